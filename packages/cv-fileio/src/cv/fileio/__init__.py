@@ -1,0 +1,1 @@
+"""Load and dump files; read and write through storage backends."""

@@ -1,0 +1,1 @@
+"""Quantise and dequantise arrays."""

@@ -1,0 +1,1 @@
+"""Read, write and transform images held in NumPy arrays."""

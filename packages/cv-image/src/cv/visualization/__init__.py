@@ -1,0 +1,1 @@
+"""Draw images, boxes, labels and optical flow."""

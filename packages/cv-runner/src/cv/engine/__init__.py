@@ -1,0 +1,1 @@
+"""Test loops and collection of results."""

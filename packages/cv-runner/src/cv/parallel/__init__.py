@@ -1,0 +1,1 @@
+"""Data containers, collation and parallel model wrappers."""

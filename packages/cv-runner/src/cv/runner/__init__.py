@@ -1,0 +1,1 @@
+"""Hook-driven training loops."""

@@ -1,0 +1,1 @@
+"""Configs, registries, logging, progress and small helpers."""

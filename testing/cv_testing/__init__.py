@@ -1,0 +1,1 @@
+"""Test helpers shared by all packages; on the path of every test run, never shipped."""
