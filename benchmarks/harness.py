@@ -7,7 +7,7 @@ counts. Results go to ``benchmarks/results/<name>.json`` and, as a table, to sta
 A benchmark is a script::
 
     report = Report("nms", threads=2)
-    report.compare("10k boxes", {"cv": lambda: nms(b, s, 0.5), "torchvision": lambda: tv(b, s, 0.5)}, floor=1e-4)
+    report.compare("10k boxes", {"cv": lambda: nms(b, s, 0.5), "peer": lambda: peer(b, s, 0.5)}, floor=1e-4)
     report.write()
 """
 
@@ -26,8 +26,10 @@ from pathlib import Path
 
 Call = Callable[[], object]
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("numpy", "opencv-python-headless", "pillow", "torch", "torchvision", "mmcv", "cv-fileio", "cv-utils",
-            "cv-image", "cv-video", "cv-cnn", "cv-runner", "cv-ops")  # fmt: skip
+PACKAGES = (
+    *("numpy", "opencv-python-headless", "pillow", "torch", "torchvision", "mmcv"),
+    *("cv-fileio", "cv-utils", "cv-image", "cv-video", "cv-cnn", "cv-runner", "cv-ops"),
+)
 
 
 def measure(call: Call, *, seconds: float = 1.0, rounds: int = 7, sync: Call | None = None) -> float:
