@@ -1,23 +1,24 @@
 """Every command a person runs here: ``nox -s NAME``; ``nox`` alone checks the code.
 
-All sessions but ``lint`` share one environment, ``.nox/dev``, which holds every package as an editable
-install: made on the first call, brought up to date on each later one.
+The sessions share one environment, ``.nox/dev``, which holds every package as an editable install: made on
+the first call, brought up to date on each later one. ``isolated`` makes fresh ones beside it.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import nox
 
-nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "layers", "tests"]
+nox.options.default_venv_backend = "none"  # environments are made by the helpers below, to be shared
 
 ROOT = Path(__file__).parent
-DEV = ".nox/dev"
+DEV = ROOT / ".nox" / "dev"
 WHEELS = ROOT / ".nox" / "wheels"
 CONSTRAINTS = ROOT / "constraints" / "dev.txt"
 # In the order of their dependencies.
@@ -33,122 +34,159 @@ LEAVES = {
 BUILD_TOOLS = ["hatchling", "scikit-build-core", "editables", "cmake", "ninja", "build"]
 
 
-@nox.session(venv_location=DEV, reuse_venv=True)
+@nox.session
 def tests(session: nox.Session) -> None:
     """The tests of all packages and of the house, in one environment."""
-    develop(session, *test_requirements(*LEAVES))
-    session.run("pytest", *session.posargs)
+    run = develop(session, *test_requirements(*LEAVES))
+    run("-m", "pytest", *session.posargs)
 
 
-@nox.session(venv_location=DEV, reuse_venv=True)
+@nox.session
 def types(session: nox.Session) -> None:
     """mypy, strict, over the whole namespace."""
-    develop(session, "mypy", "types-PyYAML")
+    run = develop(session, "mypy", "types-PyYAML")
     packages = [f"cv.{leaf}" for leaves in LEAVES.values() for leaf in leaves]
-    session.run("mypy", *(argument for package in packages for argument in ("-p", package)))
+    run("-m", "mypy", *(argument for package in packages for argument in ("-p", package)))
 
 
-@nox.session(venv_location=DEV, reuse_venv=True)
+@nox.session
 def layers(session: nox.Session) -> None:
     """import-linter: who may import whom."""
-    develop(session, "import-linter")
-    session.run("lint-imports")
+    run = develop(session, "import-linter")
+    run("-c", "from importlinter.cli import lint_imports_command as main; main()")
 
 
-@nox.session(reuse_venv=True)
+@nox.session
 def lint(session: nox.Session) -> None:
     """ruff: the rules and the formatting."""
-    session.install("-c", str(CONSTRAINTS), "ruff")
-    session.run("ruff", "check")
-    session.run("ruff", "format", "--check")
+    run = environment(session, ROOT / ".nox" / "lint")
+    install(run, "ruff")
+    run("-m", "ruff", "check")
+    run("-m", "ruff", "format", "--check")
 
 
-@nox.session(venv_location=DEV, reuse_venv=True)
+@nox.session
 def demo(session: nox.Session) -> None:
     """The main job: train a detector of handwritten digits, evaluate it, use it on a video."""
-    develop(session, "tensorboard", "scikit-learn", "scikit-image", "matplotlib")
-    session.run("python", "examples/digits/main.py", *session.posargs)
+    run = develop(session, "tensorboard", "scikit-learn", "scikit-image", "matplotlib")
+    run("examples/digits/main.py", *session.posargs)
 
 
-@nox.session(venv_location=DEV, reuse_venv=True)
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks (all, or those whose names are given): ``nox -s bench -- nms roi_align``."""
-    develop(session, *test_requirements(*LEAVES))
+    run = develop(session, *test_requirements(*LEAVES))
     wanted = session.posargs or [""]
     for script in sorted((ROOT / "benchmarks").glob("bench_*.py")):
         if any(name in script.stem for name in wanted):
-            session.run("python", str(script.relative_to(ROOT)))
+            run(str(script.relative_to(ROOT)))
 
 
-@nox.session(venv_location=DEV, reuse_venv=True)
+@nox.session
 def build(session: nox.Session) -> None:
     """A wheel and an sdist of each package, in ``dist/``."""
-    develop(session)
+    run = develop(session)
     for package in LEAVES:
-        session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", f"packages/{package}")
+        run("-m", "build", "--no-isolation", "--outdir", "dist", f"packages/{package}")
 
 
-@nox.session(venv_location=DEV, reuse_venv=True)
+@nox.session
 def isolated(session: nox.Session) -> None:
     """Each package from its wheel, alone, with only what it declares; then all wheels together.
 
     Names of packages may be given: ``nox -s isolated -- cv-image``.
     """
-    develop(session)
-    make_wheels(session)
+    make_wheels(develop(session))
     for package in session.posargs or LEAVES:
-        python = fresh_environment(session, package)
-        install_wheels(session, python, package, *test_requirements(package))
-        session.run(
-            python, "-m", "pytest", "-p", "no:cacheprovider", f"packages/{package}/tests", external=True
-        )
+        run = environment(session, ROOT / ".nox" / "isolated" / package, fresh=True)
+        install_wheels(run, package, *test_requirements(package))
+        run("-m", "pytest", "-p", "no:cacheprovider", f"packages/{package}/tests")
     if not session.posargs:
-        python = fresh_environment(session, "house")
-        install_wheels(session, python, *LEAVES, *test_requirements(*LEAVES))
-        pytest_with(session, python, "tests")
+        run = environment(session, ROOT / ".nox" / "isolated" / "house", fresh=True)
+        install_wheels(run, *LEAVES, *test_requirements(*LEAVES), *BUILD_TOOLS)
+        run("-m", "pytest", "-p", "no:cacheprovider", "tests")
         # One editable among wheels: the namespace must still be whole.
-        install_editable(session, "cv-utils", python=python)
-        pytest_with(session, python, "tests/test_imports.py")
+        install_editable(run, "cv-utils")
+        run("-m", "pytest", "-p", "no:cacheprovider", "tests/test_imports.py")
 
 
-@nox.session(venv_location=DEV, reuse_venv=True)
+@nox.session
 def cuda(session: nox.Session) -> None:
     """Compile the CUDA half of cv-ops for one architecture; needs nvcc, not a GPU."""
     develop(session)
-    folder = ROOT / ".nox" / "cuda"
-    session.run("cmake", "-S", "packages/cv-ops", "-B", str(folder), "-G", "Ninja", "-DCV_OPS_CUDA=ON",
-                f"-DPython_EXECUTABLE={session.bin}/python", "-DCMAKE_CUDA_ARCHITECTURES=90")  # fmt: skip
-    session.run("cmake", "--build", str(folder), "--parallel", str(min(4, os.cpu_count() or 1)))
+    folder = str(ROOT / ".nox" / "cuda")
+    cmake = str(DEV / "bin" / "cmake")
+    options = ["-G", "Ninja", "-DCV_OPS_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=90"]
+    tools = [f"-DPython_EXECUTABLE={DEV / 'bin' / 'python'}", f"-DCMAKE_MAKE_PROGRAM={DEV / 'bin' / 'ninja'}"]
+    session.run(cmake, "-S", "packages/cv-ops", "-B", folder, *options, *tools, external=True)
+    session.run(cmake, "--build", folder, "--parallel", str(min(4, os.cpu_count() or 1)), external=True)
 
 
 # --- helpers -----------------------------------------------------------------------------------------------
 
 
-def develop(session: nox.Session, *requirements: str) -> None:
-    """Every package editable in the session's environment, with what they and ``requirements`` need."""
+class Python:
+    """The interpreter of one environment, run within a session: ``run("-m", "pytest")``."""
+
+    def __init__(self, session: nox.Session, folder: Path) -> None:
+        self.session = session
+        self.path = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+
+    def __call__(self, *arguments: str, silent: bool = False, **env: str) -> str:
+        return str(self.session.run(self.path, *arguments, env=env, silent=silent, external=True))
+
+
+def environment(session: nox.Session, folder: Path, *, fresh: bool = False) -> Python:
+    """A virtual environment in ``folder``, made if it is not there or if a ``fresh`` one is wanted."""
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    if not (folder / "pyvenv.cfg").exists():
+        session.run(sys.executable, "-m", "venv", str(folder), external=True)
+    return Python(session, folder)
+
+
+def develop(session: nox.Session, *requirements: str) -> Python:
+    """The shared environment: every package editable, with what they and ``requirements`` need."""
+    run = environment(session, DEV)
     external = [line for package in LEAVES for line in dependencies(package) if not line.startswith("cv-")]
-    session.install("-c", str(CONSTRAINTS), *sorted({*external, *BUILD_TOOLS, *requirements}))
-    for package in LEAVES:
-        install_editable(session, package)
+    install(run, *sorted({*external, *BUILD_TOOLS, *requirements}))
+    if not developed:
+        install_editable(run, *LEAVES)
+        developed.append(DEV)
+    return run
 
 
-def install_editable(session: nox.Session, package: str, *, python: str = "python") -> None:
-    """Install one package of ours in place, without asking the index for anything."""
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--editable", f"packages/{package}"]
-    env = {"CV_OPS_CUDA": os.environ.get("CV_OPS_CUDA", _cuda_of_torch(session, python))}
-    session.run(python, "-m", "pip", "install", *options, env=env, external=python != "python")
+developed: list[Path] = []  # environments that this call of nox has brought up to date
 
 
-def dependencies(package: str) -> list[str]:
-    """What a package declares that it needs at run time."""
-    return list(
-        nox.project.load_toml(ROOT / "packages" / package / "pyproject.toml")["project"]["dependencies"]
+def install(run: Python, *requirements: str) -> None:
+    """pip install, in the versions of the constraints file."""
+    run("-m", "pip", "install", "--quiet", "-c", str(CONSTRAINTS), *requirements)
+
+
+def install_editable(run: Python, *packages: str) -> None:
+    """Install packages of ours in place, without asking the index for anything."""
+    places = [argument for package in packages for argument in ("--editable", f"packages/{package}")]
+    run(
+        "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *places, **build_settings(run)
     )
 
 
-def test_requirements(*packages: str) -> list[str]:
-    """What the tests of ``packages`` need beside the packages themselves."""
-    return sorted({line for name in packages for line in pyproject(name)["dependency-groups"]["test"]})
+def make_wheels(run: Python) -> None:
+    """Build every package's wheel into ``.nox/wheels``, replacing what lies there."""
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    places = [f"packages/{package}" for package in LEAVES]
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(WHEELS)]
+    run("-m", "pip", "wheel", *options, *places, **build_settings(run))
+
+
+def install_wheels(run: Python, *requirements: str) -> None:
+    """Install our wheels (never a published namesake of them) with what they declare, and other packages."""
+    wheels = {wheel.name.split("-")[0].replace("_", "-"): str(wheel) for wheel in WHEELS.glob("*.whl")}
+    ours = {name for line in requirements if line in LEAVES for name in (line, *own_dependencies(line))}
+    install(
+        run, *(wheels[name] for name in sorted(ours)), *(line for line in requirements if line not in LEAVES)
+    )
 
 
 def pyproject(package: str) -> dict[str, Any]:
@@ -156,45 +194,25 @@ def pyproject(package: str) -> dict[str, Any]:
     return nox.project.load_toml(ROOT / "packages" / package / "pyproject.toml")
 
 
-def make_wheels(session: nox.Session) -> None:
-    """Build every package's wheel into ``.nox/wheels``, replacing what lies there."""
-    shutil.rmtree(WHEELS, ignore_errors=True)
-    env = {"CV_OPS_CUDA": os.environ.get("CV_OPS_CUDA", _cuda_of_torch(session, "python"))}
-    for package in LEAVES:
-        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(WHEELS),
-                    f"packages/{package}", env=env, silent=True)  # fmt: skip
+def dependencies(package: str) -> list[str]:
+    """What a package declares that it needs at run time."""
+    return list(pyproject(package)["project"]["dependencies"])
 
 
-def pytest_with(session: nox.Session, python: str, tests: str) -> None:
-    """Run tests with an environment's own Python."""
-    session.run(python, "-m", "pytest", "-p", "no:cacheprovider", tests, external=True)
-
-
-def fresh_environment(session: nox.Session, name: str) -> str:
-    """Make an empty virtual environment and return its Python."""
-    folder = ROOT / ".nox" / "isolated" / name
-    shutil.rmtree(folder, ignore_errors=True)
-    session.run("python", "-m", "venv", str(folder))
-    return str(folder / "bin" / "python")
-
-
-def install_wheels(session: nox.Session, python: str, *requirements: str) -> None:
-    """Install our wheels (never a published namesake of them) with what they declare."""
-    found = {wheel.name.split("-")[0].replace("_", "-"): str(wheel) for wheel in WHEELS.glob("*.whl")}
-    wanted = [found.get(line, line) for line in requirements]
-    ours = [line for name in requirements if name in found for line in _own_dependencies(name)]
-    session.run(python, "-m", "pip", "install", "--quiet", "-c", str(CONSTRAINTS),
-                *{*wanted, *(found[name] for name in ours)}, external=True)  # fmt: skip
-
-
-def _own_dependencies(package: str) -> set[str]:
+def own_dependencies(package: str) -> set[str]:
     """The packages of ours that ``package`` needs, directly or through another."""
     direct = {line.split(">")[0] for line in dependencies(package) if line.startswith("cv-")}
-    return direct.union(*(_own_dependencies(name) for name in direct))
+    return direct.union(*(own_dependencies(name) for name in direct))
 
 
-def _cuda_of_torch(session: nox.Session, python: str) -> str:
-    """Whether to compile the CUDA half: AUTO where torch can use it, else OFF (it takes minutes)."""
-    code = "import torch; print('AUTO' if torch.version.cuda else 'OFF')"
-    answer = session.run(python, "-c", code, silent=True, external=python != "python", log=False)
-    return str(answer).strip()
+def test_requirements(*packages: str) -> list[str]:
+    """What the tests of ``packages`` need beside the packages themselves."""
+    return sorted({line for name in packages for line in pyproject(name)["dependency-groups"]["test"]})
+
+
+def build_settings(run: Python) -> dict[str, str]:
+    """Whether to compile the CUDA half of cv-ops: only where torch could use it, for it takes minutes."""
+    if "CV_OPS_CUDA" in os.environ:
+        return {}
+    has_cuda = run("-c", "import torch; print(torch.version.cuda is not None)", silent=True).strip()
+    return {"CV_OPS_CUDA": "AUTO" if has_cuda == "True" else "OFF"}
