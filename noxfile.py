@@ -31,13 +31,14 @@ LEAVES = {
     "cv-runner": ["runner", "parallel", "engine"],
     "cv-ops": ["ops"],
 }
+DEMO_TOOLS = ["tensorboard", "scikit-learn", "scikit-image", "matplotlib"]
 BUILD_TOOLS = ["hatchling", "scikit-build-core", "editables", "cmake", "ninja", "build"]
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """The tests of all packages and of the house, in one environment."""
-    run = develop(session, *test_requirements(*LEAVES))
+    run = develop(session, *test_requirements(*LEAVES), *DEMO_TOOLS)
     run("-m", "pytest", *session.posargs)
 
 
@@ -68,7 +69,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """The main job: train a detector of handwritten digits, evaluate it, use it on a video."""
-    run = develop(session, "tensorboard", "scikit-learn", "scikit-image", "matplotlib")
+    run = develop(session, *DEMO_TOOLS)
     run("examples/digits/main.py", *session.posargs)
 
 
@@ -103,7 +104,7 @@ def isolated(session: nox.Session) -> None:
         run("-m", "pytest", "-p", "no:cacheprovider", f"packages/{package}/tests")
     if not session.posargs:
         run = environment(session, ROOT / ".nox" / "isolated" / "house", fresh=True)
-        install_wheels(run, *LEAVES, *test_requirements(*LEAVES), *BUILD_TOOLS)
+        install_wheels(run, *LEAVES, *test_requirements(*LEAVES), *DEMO_TOOLS, *BUILD_TOOLS)
         run("-m", "pytest", "-p", "no:cacheprovider", "tests")
         # One editable among wheels: the namespace must still be whole.
         install_editable(run, "cv-utils")
