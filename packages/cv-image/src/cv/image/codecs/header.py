@@ -1,0 +1,170 @@
+"""What a file's first bytes say: the kind of image and its size, without decoding anything.
+
+Read before decoding, so that a small file which claims an enormous image is refused instead of filling
+memory.
+Sources: ITU-T T.81 (JPEG), the PNG, GIF89a, WebP container, TIFF 6.0 and BigTIFF specifications,
+BITMAPINFOHEADER.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+from cv.image.errors import ImageTooLargeError
+
+# Start-of-frame markers: 0xC0 to 0xCF without DHT (C4), JPG (C8) and DAC (CC).
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_START_OF_SCAN = 0xDA
+_JPEG_END = b"\xff\xd9"
+
+
+def image_kind(data: bytes) -> str | None:
+    """The format that the magic bytes announce ("JPEG", "PNG", …), None if it is none of the known ones."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if data[:2] == b"BM":
+        return "BMP"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    return None
+
+
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) as the header claims them, None if they cannot be found."""
+    kind = image_kind(data)
+    try:
+        if kind == "JPEG":
+            return _jpeg_header(data)[0]
+        if kind == "PNG":
+            return _pair(">II", data, 16)
+        if kind == "GIF":
+            return _pair("<HH", data, 6)
+        if kind == "BMP":
+            return _bmp_size(data)
+        if kind == "WebP":
+            return _webp_size(data)
+        if kind == "TIFF":
+            return _tiff_size(data)
+    except struct.error:  # the header itself is cut off
+        return None
+    return _size_by_pillow(data)
+
+
+def check_size(data: bytes, max_pixels: int) -> None:
+    """Raise `ImageTooLargeError` if the header claims more than `max_pixels` pixels."""
+    size = image_size(data)
+    if size is not None:
+        check_pixels(*size, max_pixels)
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Raise `ImageTooLargeError` if width * height is more than `max_pixels`."""
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"{width} x {height} is more than {max_pixels} pixels; if the file is to be trusted, pass "
+            "a larger max_pixels or set the environment variable CV_IMAGE_MAX_PIXELS"
+        )
+
+
+def jpeg_is_complete(data: bytes) -> bool:
+    """Whether the JPEG image has its end marker; without it decoders fill the rest with grey.
+
+    The search starts behind the header: an embedded thumbnail has an end marker of its own.
+    """
+    try:
+        start_of_scan = _jpeg_header(data)[1]
+    except struct.error:
+        return False
+    return start_of_scan > 0 and data.rfind(_JPEG_END, start_of_scan) >= 0
+
+
+def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, int]:
+    """Size, and the offset of the first scan (0 if there is none)."""
+    size: tuple[int, int] | None = None
+    offset = 2
+    while True:
+        offset = data.find(b"\xff", offset)
+        if offset < 0:
+            return size, 0
+        marker = data[offset + 1] if offset + 1 < len(data) else 0
+        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8 or marker == 0x01:  # no segment follows
+            offset += 1 if marker == 0xFF else 2
+            continue
+        if marker == _JPEG_START_OF_SCAN:
+            return size, offset
+        if marker in _JPEG_FRAMES and size is None:
+            height, width = _pair(">HH", data, offset + 5)
+            size = (width, height)
+        offset += 2 + max(2, _unpack(">H", data, offset + 2)[0])
+
+
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    if _unpack("<I", data, 14)[0] == 12:  # BITMAPCOREHEADER
+        return _pair("<HH", data, 18)
+    width, height = _pair("<ii", data, 18)
+    return abs(width), abs(height)  # a negative height means rows from the top
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    chunk = data[12:16]
+    if chunk == b"VP8X":  # canvas: two 24-bit numbers, less one
+        low_w, high_w, low_h, high_h = _unpack("<HBHB", data, 24)
+        return (low_w | high_w << 16) + 1, (low_h | high_h << 16) + 1
+    if chunk == b"VP8L":  # one signature byte, then two 14-bit numbers, less one
+        bits = _unpack("<I", data, 21)[0]
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if chunk == b"VP8 ":
+        width, height = _pair("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    """ImageWidth (256) and ImageLength (257) of the first directory."""
+    order = "<" if data[:2] == b"II" else ">"
+    if data[2:4] in (b"+\0", b"\0+"):  # BigTIFF: 64-bit offsets
+        offset, count_format, entry_size, value_at = _unpack(f"{order}Q", data, 8)[0], "Q", 20, 12
+    else:
+        offset, count_format, entry_size, value_at = _unpack(f"{order}I", data, 4)[0], "H", 12, 8
+    count = _unpack(f"{order}{count_format}", data, offset)[0]
+    first = offset + struct.calcsize(count_format)
+    found: dict[int, int] = {}
+    for entry in range(first, min(first + count * entry_size, len(data)), entry_size):
+        tag, kind = _unpack(f"{order}HH", data, entry)
+        if tag in (256, 257):
+            value_format = {3: "H", 4: "I", 16: "Q"}.get(kind)
+            if value_format is None:
+                return None
+            found[tag] = _unpack(f"{order}{value_format}", data, entry + value_at)[0]
+    return (found[256], found[257]) if len(found) == 2 else None
+
+
+def _size_by_pillow(data: bytes) -> tuple[int, int] | None:
+    """The size of a rarer kind of image (JPEG 2000, AVIF, PNM, …), where Pillow knows it."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as img:
+            return (img.width, img.height)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(str(error)) from error
+    except Exception:  # its plugins raise all kinds of things for what they cannot read
+        return None
+
+
+def _pair(layout: str, data: bytes, offset: int) -> tuple[int, int]:
+    first, second = _unpack(layout, data, offset)
+    return first, second
+
+
+def _unpack(layout: str, data: bytes, offset: int) -> tuple[int, ...]:
+    if offset > len(data):  # struct would refuse an offset beyond 2**63 with another exception
+        raise struct.error("beyond the end")
+    return struct.unpack_from(layout, data, offset)

@@ -1,0 +1,49 @@
+"""Decoding with OpenCV: JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF, PNM and what else the build has."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cv.image.codecs import ChannelOrder, Flag
+from cv.image.codecs.header import check_size, image_kind, jpeg_is_complete
+from cv.image.errors import ImageDecodeError
+
+_FLAGS: dict[Flag, int] = {
+    "color": cv2.IMREAD_COLOR,
+    "grayscale": cv2.IMREAD_GRAYSCALE,
+    "unchanged": cv2.IMREAD_UNCHANGED,
+    "color_ignore_orientation": cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+    "grayscale_ignore_orientation": cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
+}
+# Since OpenCV 4.11 the decoder itself can put out RGB, which saves a pass.
+_COLOR_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
+
+
+def require() -> None:
+    """OpenCV is a dependency: always there."""
+
+
+def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int) -> npt.NDArray[np.generic]:
+    """Decode to (H, W, 3) uint8, (H, W) uint8, or with "unchanged" to the stored channels and depth."""
+    check_size(data, max_pixels)
+    kind = image_kind(data)
+    if kind == "JPEG" and not jpeg_is_complete(data):
+        # OpenCV 4 fills the missing part with grey and says nothing.
+        raise ImageDecodeError("truncated JPEG data: the end marker is missing")
+    code = _FLAGS[flag]
+    rgb = channel_order == "rgb" and not flag.startswith("grayscale")
+    by_decoder = rgb and flag != "unchanged" and _COLOR_RGB is not None
+    if by_decoder and _COLOR_RGB is not None:
+        code |= _COLOR_RGB
+    try:
+        img = cv2.imdecode(np.frombuffer(data, np.uint8), code)
+    except cv2.error as error:
+        raise ImageDecodeError(f"OpenCV cannot decode it: {error.err or error}") from error
+    if img is None:
+        reason = f"truncated or corrupt {kind} data" if kind else "not an image in a format that OpenCV reads"
+        raise ImageDecodeError(reason)
+    if rgb and not by_decoder and img.ndim == 3 and img.shape[2] in (3, 4):
+        cv2.cvtColor(img, cv2.COLOR_BGR2RGB if img.shape[2] == 3 else cv2.COLOR_BGRA2RGBA, dst=img)
+    return img
