@@ -9,16 +9,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cv.utils import _torch
-from cv.utils.errors import CvDeprecationWarning, UsageError
+from cv.utils.env import collect_env
+from cv.utils.errors import CvDeprecationWarning, UsageError, WorkerError
 from cv.utils.logging import get_logger, print_log
 from cv.utils.misc import (
+    check_prerequisites,
     concat_list,
+    deprecated_api_warning,
+    has_method,
+    import_modules_from_strings,
     is_list_of,
+    is_method_overridden,
     is_seq_of,
     is_str,
     is_tuple_of,
     iter_cast,
     list_cast,
+    requires_executable,
+    requires_package,
     slice_list,
     to_1tuple,
     to_2tuple,
@@ -27,9 +35,23 @@ from cv.utils.misc import (
     to_ntuple,
     tuple_cast,
 )
+from cv.utils.parrots_jit import jit, skip_no_elena
 from cv.utils.parrots_wrapper import _get_cuda_home, get_build_config, is_rocm_pytorch, load_url
 from cv.utils.path import check_file_exist, fopen, is_filepath, mkdir_or_exist, scandir, symlink
+from cv.utils.prerequisites import MissingPrerequisiteError
+from cv.utils.progressbar import ProgressBar, track_iter_progress, track_parallel_progress, track_progress
 from cv.utils.registry import Registry, build_from_cfg
+from cv.utils.testing import (
+    assert_attrs_equal,
+    assert_dict_contains_subset,
+    assert_dict_has_keys,
+    assert_is_norm_layer,
+    assert_keys_equal,
+    assert_params_all_zeros,
+    check_python_script,
+)
+from cv.utils.timer import Timer, TimerError, check_time
+from cv.utils.trace import is_jit_tracing
 from cv.utils.version_utils import digit_version, get_git_hash, parse_version_info
 
 if TYPE_CHECKING:
@@ -42,6 +64,14 @@ __all__ = [
     # logging
     "get_logger",
     "print_log",
+    # progress and time
+    "ProgressBar",
+    "track_iter_progress",
+    "track_parallel_progress",
+    "track_progress",
+    "Timer",
+    "TimerError",
+    "check_time",
     # sequences
     "concat_list",
     "is_list_of",
@@ -64,7 +94,16 @@ __all__ = [
     "mkdir_or_exist",
     "scandir",
     "symlink",
-    # versions
+    # checks, imports, deprecation
+    "check_prerequisites",
+    "requires_executable",
+    "requires_package",
+    "deprecated_api_warning",
+    "has_method",
+    "import_modules_from_strings",
+    "is_method_overridden",
+    # versions and environment
+    "collect_env",
     "digit_version",
     "get_git_hash",
     "parse_version_info",
@@ -73,9 +112,22 @@ __all__ = [
     "get_build_config",
     "is_rocm_pytorch",
     "load_url",
+    "is_jit_tracing",
+    "jit",
+    "skip_no_elena",
+    # for tests
+    "assert_attrs_equal",
+    "assert_dict_contains_subset",
+    "assert_dict_has_keys",
+    "assert_is_norm_layer",
+    "assert_keys_equal",
+    "assert_params_all_zeros",
+    "check_python_script",
     # errors
     "CvDeprecationWarning",
+    "MissingPrerequisiteError",
     "UsageError",
+    "WorkerError",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CvDeprecationWarning", "UsageError"]
+__all__ = ["CvDeprecationWarning", "UsageError", "WorkerError"]
 
 
 class UsageError(AssertionError, ValueError):
@@ -19,3 +19,7 @@ class CvDeprecationWarning(DeprecationWarning, UserWarning):
     mmcv 1.x warned with ``UserWarning`` in some releases and ``DeprecationWarning`` in others; filters and
     tests written for either catch this one.
     """
+
+
+class WorkerError(RuntimeError):
+    """A task in another process raised an exception that cannot be sent; the text holds its traceback."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from cv.utils.deprecation import deprecated_api_warning
+from cv.utils.imports import has_method, import_modules_from_strings, is_method_overridden
+from cv.utils.prerequisites import check_prerequisites, requires_executable, requires_package
 from cv.utils.sequence import (
     concat_list,
     is_list_of,
@@ -20,6 +23,13 @@ from cv.utils.sequence import (
 )
 
 __all__ = [
+    "check_prerequisites",
+    "deprecated_api_warning",
+    "has_method",
+    "import_modules_from_strings",
+    "is_method_overridden",
+    "requires_executable",
+    "requires_package",
     "concat_list",
     "is_list_of",
     "is_seq_of",

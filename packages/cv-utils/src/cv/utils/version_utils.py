@@ -11,15 +11,12 @@ from cv.utils.errors import UsageError
 __all__ = ["digit_version", "get_git_hash", "parse_version_info"]
 
 # PEP 440, appendix B, without the epoch (these tuples have no place for one).
-_VERSION = re.compile(
-    r"""\s*v?
+_VERSION = r"""\s*v?
     (?P<release>[0-9]+(?:\.[0-9]+)*)
     (?:[-_.]?(?P<pre>alpha|a|beta|b|preview|pre|c|rc)[-_.]?(?P<pre_n>[0-9]+)?)?
     (?:-(?P<post_n1>[0-9]+)|[-_.]?(?P<post>post|rev|r)[-_.]?(?P<post_n2>[0-9]+)?)?
     (?:[-_.]?(?P<dev>dev)[-_.]?(?P<dev_n>[0-9]+)?)?
-    (?:\+[a-z0-9]+(?:[-_.][a-z0-9]+)*)?\s*""",
-    re.VERBOSE | re.IGNORECASE,
-)
+    (?:\+[a-z0-9]+(?:[-_.][a-z0-9]+)*)?\s*"""
 _PRE = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
 _STAGE_ORDER = {"dev": -4, "a": -3, "b": -2, "rc": -1, "": 0, "post": 1}
 
@@ -93,7 +90,9 @@ def get_git_hash(fallback: str = "unknown", digits: int | None = None) -> str:
 
 def _parse(version: object) -> tuple[list[int], str, int]:
     """Release numbers, stage ("" for a release) and number of the stage."""
-    match = _VERSION.fullmatch(version) if isinstance(version, str) else None
+    if not isinstance(version, str):
+        raise UsageError(f"version_str must be a str, got {type(version)}")
+    match = re.fullmatch(_VERSION, version, re.VERBOSE | re.IGNORECASE)
     if match is None:
         raise UsageError(f"version_str must be a version such as '1.3.0rc1', got {version!r}")
     release = [int(part) for part in match["release"].split(".")]
