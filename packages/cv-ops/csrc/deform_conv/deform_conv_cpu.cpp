@@ -1,0 +1,508 @@
+// Deformable convolution on the CPU: sample columns for a chunk of output pixels, multiply, next chunk.
+//
+// The input is read as (N, H, W, C), so that a sample is four runs of channels and vectorises whatever the
+// offsets are. A chunk's columns stay in the cache between sampling and the product (MKL through torch),
+// and scratch memory is bounded whatever the size of the map. Half types are computed in float32.
+//
+// Everything here is deterministic, and gradients do not depend on the number of threads: each element
+// of grad_input belongs to one task, which adds into it in the order of pixels and taps.
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "../common/dispatch.h"
+#include "../common/isa.h"
+#include "../common/matmul.h"
+#include "../common/memory_format.h"
+#include "../common/vec.h"
+#include "deform_conv_args.h"
+
+namespace cv::deform_conv {
+namespace {
+
+using torch::stable::parallel_for;
+
+constexpr int64_t kChunkBytes = 1 << 20;  // of columns per thread: about an L2 cache
+
+// Inputs in the type of the arithmetic, layouts as the comments say.
+template <typename T>
+struct Problem {
+  Geometry g;
+  const T* input;   // (N, H, W, C)
+  const T* offset;  // see Geometry::offset_index
+  const T* mask;    // see Geometry::mask_index; null: all ones
+  const T* zeros;   // C zeros, read instead of a neighbour outside the map
+};
+
+// One sample of the chunk, kept between sampling and scattering.
+template <typename T>
+struct Tap {
+  Sample<T> sample;
+  T mask;
+};
+
+// Columns of a chunk of pixels: (groups, pixels, taps, group_channels). One group's part is a matrix.
+struct ColumnLayout {
+  int64_t group_channels, row, group;  // row: stride between pixels, group: between groups
+
+  ColumnLayout(const Geometry& g, int64_t pixels)
+      : group_channels(g.group_channels()), row(g.group_columns()), group(pixels * g.group_columns()) {}
+
+  CV_HD int64_t index(int64_t pixel, int64_t tap, int64_t channel) const {
+    return channel / group_channels * group + pixel * row + tap * group_channels + channel % group_channels;
+  }
+};
+
+// visit(first channel, count, index into the columns) for each run of channels of [begin, end) that is
+// contiguous in the columns.
+template <typename F>
+CV_HD void for_each_run(const ColumnLayout& columns, int64_t pixel, int64_t tap, int64_t begin, int64_t end, F&& visit) {
+  for (int64_t c = begin; c < end;) {
+    const int64_t group_end = (c / columns.group_channels + 1) * columns.group_channels;
+    const int64_t stop = group_end < end ? group_end : end;
+    visit(c, stop - c, columns.index(pixel, tap, c));
+    c = stop;
+  }
+}
+
+// out[c] = sum_i w[i] * rows[i][c]
+template <typename T>
+CV_HD void blend(T* CV_RESTRICT out, const T* const rows[4], const T w[4], int64_t n) {
+  const T *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3];
+  const T w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
+  using V = Vec<T>;
+  int64_t c = 0;
+  for (; c + V::size <= n; c += V::size) {
+    const V top = w0 * V::load(r0 + c) + w1 * V::load(r1 + c);
+    (top + w2 * V::load(r2 + c) + w3 * V::load(r3 + c)).store(out + c);
+  }
+  for (; c < n; ++c) out[c] = w0 * r0[c] + w1 * r1[c] + w2 * r2[c] + w3 * r3[c];
+}
+
+// d[i] += sum_c grad[c] * rows[i][c]
+template <typename T>
+CV_HD void dot_rows(T d[4], const T* CV_RESTRICT grad, const T* const rows[4], int64_t n) {
+  using V = Vec<T>;
+  V s0 = V::zero(), s1 = V::zero(), s2 = V::zero(), s3 = V::zero();
+  int64_t c = 0;
+  for (; c + V::size <= n; c += V::size) {
+    const V g = V::load(grad + c);
+    s0 += g * V::load(rows[0] + c);
+    s1 += g * V::load(rows[1] + c);
+    s2 += g * V::load(rows[2] + c);
+    s3 += g * V::load(rows[3] + c);
+  }
+  if (c > 0) d[0] += s0.sum(), d[1] += s1.sum(), d[2] += s2.sum(), d[3] += s3.sum();
+  for (; c < n; ++c)
+    for (int i = 0; i < 4; ++i) d[i] += grad[c] * rows[i][c];
+}
+
+// out[c] += w * grad[c]
+template <typename T>
+CV_HD void add_scaled(T* CV_RESTRICT out, const T* CV_RESTRICT grad, T w, int64_t n) {
+  using V = Vec<T>;
+  int64_t c = 0;
+  for (; c + V::size <= n; c += V::size) (V::load(out + c) + w * V::load(grad + c)).store(out + c);
+  for (; c < n; ++c) out[c] += w * grad[c];
+}
+
+template <typename T>
+CV_HD void neighbour_rows(const Problem<T>& p, int64_t batch, const Sample<T>& s, const T* rows[4]) {
+  const T* image = p.input + batch * p.g.height * p.g.width * p.g.channels;
+  for (int i = 0; i < 4; ++i)
+    rows[i] = s.corners >> i & 1 ? image + s.neighbour(i, p.g.width) * p.g.channels : p.zeros;
+}
+
+// visit(deform group, tap, sample, mask) for each sample of output pixel `pixel` of image `batch`.
+template <typename T, typename F>
+CV_HD void for_each_sample(const Problem<T>& p, int64_t batch, int64_t pixel, F&& visit) {
+  const Geometry& g = p.g;
+  const int64_t row0 = pixel / g.out_w * g.stride_h - g.pad_h, col0 = pixel % g.out_w * g.stride_w - g.pad_w;
+  const int64_t plane = g.out_plane();
+  for (int64_t dg = 0; dg < g.deform_groups; ++dg) {
+    const T* offset = p.offset + g.offset_index(batch, dg, 0, pixel);
+    const T* mask = p.mask ? p.mask + g.mask_index(batch, dg, 0, pixel) : nullptr;
+    int64_t tap = 0;
+    for (int64_t kh = 0; kh < g.kernel_h; ++kh)
+      for (int64_t kw = 0; kw < g.kernel_w; ++kw, ++tap, offset += 2 * plane) {
+        const Sample<T> s = locate(row0 + kh * g.dilation_h, col0 + kw * g.dilation_w, offset[0], offset[plane],
+                                   g.height, g.width);
+        visit(dg, tap, s, mask ? mask[tap * plane] : T(1));
+      }
+  }
+}
+
+// columns of chunk pixel `i`, which is output pixel `pixel` of image `batch`
+template <typename T>
+CV_HD void sample_pixel(const Problem<T>& p, int64_t batch, int64_t pixel, int64_t i, const ColumnLayout& layout,
+                        T* columns) {
+  const int64_t channels = p.g.deform_channels();
+  for_each_sample(p, batch, pixel, [&](int64_t dg, int64_t tap, const Sample<T>& s, T mask) {
+    const T* rows[4];
+    neighbour_rows(p, batch, s, rows);
+    T w[4];
+    for (int k = 0; k < 4; ++k) w[k] = s.corners >> k & 1 ? mask * s.weight(k) : T(0);
+    for_each_run(layout, i, tap, dg * channels, (dg + 1) * channels, [&](int64_t c, int64_t n, int64_t at) {
+      if (s.corners == 0 && mask == mask) {
+        std::fill_n(columns + at, n, T(0));
+        return;
+      }
+      const T* here[4] = {rows[0] + c, rows[1] + c, rows[2] + c, rows[3] + c};
+      blend(columns + at, here, w, n);
+    });
+  });
+}
+
+// grad_offset and grad_mask of one pixel from the gradient of its columns
+template <typename T>
+CV_HD void grad_pixel(const Problem<T>& p, int64_t batch, int64_t pixel, int64_t i, const ColumnLayout& layout,
+                      const T* grad_columns, T* grad_offset, T* grad_mask) {
+  const Geometry& g = p.g;
+  const int64_t channels = g.deform_channels();
+  for_each_sample(p, batch, pixel, [&](int64_t dg, int64_t tap, const Sample<T>& s, T mask) {
+    T d[4] = {T(0), T(0), T(0), T(0)};
+    if (s.corners != 0) {
+      const T* rows[4];
+      neighbour_rows(p, batch, s, rows);
+      for_each_run(layout, i, tap, dg * channels, (dg + 1) * channels, [&](int64_t c, int64_t n, int64_t at) {
+        const T* here[4] = {rows[0] + c, rows[1] + c, rows[2] + c, rows[3] + c};
+        dot_rows(d, grad_columns + at, here, n);
+      });
+    }
+    const SampleGrad<T> grad = sample_grad(s, mask, d);
+    T* to = grad_offset + g.offset_index(batch, dg, tap, pixel);
+    to[0] = grad.offset_y;
+    to[g.out_plane()] = grad.offset_x;
+    if (grad_mask) grad_mask[g.mask_index(batch, dg, tap, pixel)] = grad.mask;
+  });
+}
+
+// Adds a chunk's column gradients into grad_input (N, H, W, C), for the channels [begin, end) and the rows
+// of the map that belong to band `band` of `bands`.
+template <typename T>
+CV_HD void scatter(const Geometry& g, const Tap<T>* taps, int64_t first_pixel, int64_t pixels,
+                   const ColumnLayout& layout, const T* grad_columns, int64_t begin, int64_t end, int64_t band,
+                   int64_t bands, T* grad_input) {
+  const int64_t channels = g.deform_channels(), plane = g.out_plane();
+  for (int64_t i = 0; i < pixels; ++i) {
+    T* image = grad_input + (first_pixel + i) / plane * g.height * g.width * g.channels;
+    for (int64_t dg = begin / channels; dg * channels < end; ++dg) {
+      const Tap<T>* tap = taps + (i * g.deform_groups + dg) * g.taps();
+      const int64_t from = std::max(begin, dg * channels), to = std::min(end, (dg + 1) * channels);
+      for (int64_t k = 0; k < g.taps(); ++k, ++tap) {
+        const Sample<T>& s = tap->sample;
+        for (int corner = 0; corner < 4; ++corner) {
+          if (!(s.corners >> corner & 1)) continue;
+          const int64_t at = s.neighbour(corner, g.width);
+          if (bands > 1 && at / g.width % bands != band) continue;
+          const T w = tap->mask * s.weight(corner);
+          for_each_run(layout, i, k, from, to, [&](int64_t c, int64_t n, int64_t column) {
+            add_scaled(image + at * g.channels + c, grad_columns + column, w, n);
+          });
+        }
+      }
+    }
+  }
+}
+
+template <typename T>
+void sample_chunk(const Problem<T>& p, int64_t first, int64_t pixels, const ColumnLayout& layout, T* columns) {
+  const int64_t plane = p.g.out_plane();
+  parallel_for(0, pixels, 16, [&](int64_t begin, int64_t end) {
+    vectorized([&] {
+      for (int64_t i = begin; i < end; ++i)
+        sample_pixel(p, (first + i) / plane, (first + i) % plane, i, layout, columns);
+    });
+  });
+}
+
+template <typename T>
+void grad_chunk(const Problem<T>& p, int64_t first, int64_t pixels, const ColumnLayout& layout, const T* grad_columns,
+                T* grad_offset, T* grad_mask) {
+  const int64_t plane = p.g.out_plane();
+  parallel_for(0, pixels, 16, [&](int64_t begin, int64_t end) {
+    vectorized([&] {
+      for (int64_t i = begin; i < end; ++i)
+        grad_pixel(p, (first + i) / plane, (first + i) % plane, i, layout, grad_columns, grad_offset, grad_mask);
+    });
+  });
+}
+
+template <typename T>
+void scatter_chunk(const Problem<T>& p, int64_t first, int64_t pixels, const ColumnLayout& layout,
+                   const T* grad_columns, std::vector<Tap<T>>& taps, T* grad_input) {
+  const Geometry& g = p.g;
+  const int64_t plane = g.out_plane(), per_pixel = g.deform_groups * g.taps();
+  parallel_for(0, pixels, 64, [&](int64_t begin, int64_t end) {
+    vectorized([&] {
+      for (int64_t i = begin; i < end; ++i)
+        for_each_sample(p, (first + i) / plane, (first + i) % plane,
+                        [&](int64_t dg, int64_t tap, const Sample<T>& s, T mask) {
+                          taps[i * per_pixel + dg * g.taps() + tap] = {s, mask};
+                        });
+    });
+  });
+  // Blocks of channels (whole cache lines) first; where there are fewer than threads, bands of rows too.
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t line = Vec<T>::size;
+  const int64_t block = std::max(line, (g.channels / threads + line - 1) / line * line);
+  const int64_t blocks = (g.channels + block - 1) / block, bands = (threads + blocks - 1) / blocks;
+  parallel_for(0, blocks * bands, 1, [&](int64_t begin, int64_t end) {
+    vectorized([&] {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t c = task % blocks * block;
+        scatter(g, taps.data(), first, pixels, layout, grad_columns, c, std::min(c + block, g.channels), task / blocks,
+                bands, grad_input);
+      }
+    });
+  });
+}
+
+// The (out_channels of one group, pixels) part of a (N, Cout, H, W) tensor in either layout as a matrix.
+// `first` and `pixels` lie within one image where the tensor is not channels last.
+template <typename T>
+Tensor out_matrix(const Tensor& like, const T* data, const Geometry& g, bool nhwc, int64_t group, int64_t first,
+                  int64_t pixels, ScalarType dtype) {
+  const int64_t rows = g.group_out_channels(), plane = g.out_plane(), c = group * rows;
+  if (nhwc) return matrix_view(like, data + first * g.out_channels + c, dtype, rows, pixels, 1, g.out_channels);
+  const int64_t b = first / plane;
+  return matrix_view(like, data + (b * g.out_channels + c) * plane + first % plane, dtype, rows, pixels, plane, 1);
+}
+
+// Calls f(first, count) for [first, first + pixels), cut at the borders of images unless nhwc.
+template <typename F>
+void for_each_image_part(const Geometry& g, bool nhwc, int64_t first, int64_t pixels, F&& f) {
+  for (int64_t at = first, end = first + pixels; at < end;) {
+    const int64_t stop = nhwc ? end : std::min(end, (at / g.out_plane() + 1) * g.out_plane());
+    f(at, stop - at);
+    at = stop;
+  }
+}
+
+template <typename T>
+int64_t chunk_pixels(const Geometry& g, int64_t columns_per_pixel) {
+  const int64_t budget = kChunkBytes * torch::stable::get_num_threads() / int64_t(sizeof(T));
+  return std::clamp<int64_t>(budget / std::max<int64_t>(columns_per_pixel, 1), std::min<int64_t>(64, g.pixels()),
+                             g.pixels());
+}
+
+template <typename T>
+void add_bias(T* out, const T* bias, const Geometry& g, bool nhwc) {
+  const int64_t rows = nhwc ? g.pixels() : g.batch * g.out_channels, length = nhwc ? g.out_channels : g.out_plane();
+  parallel_for(0, rows, std::max<int64_t>(1, 16384 / length), [&](int64_t begin, int64_t end) {
+    vectorized([&] {
+      for (int64_t r = begin; r < end; ++r) {
+        T* CV_RESTRICT row = out + r * length;
+        const T* CV_RESTRICT per_channel = bias;
+        if (nhwc)
+          for (int64_t i = 0; i < length; ++i) row[i] += per_channel[i];
+        else
+          for (int64_t i = 0; i < length; ++i) row[i] += per_channel[r % g.out_channels];
+      }
+    });
+  });
+}
+
+// What forward and backward read, in the type of the arithmetic and our layouts; owns the memory.
+struct Inputs {
+  Tensor input, offset, weight;
+  std::optional<Tensor> mask;
+  ScalarType dtype;
+  Tensor zeros;
+
+  Inputs(const Tensor& x, const Tensor& o, const std::optional<Tensor>& m, const Tensor& w)
+      : input(channels_last(to_opmath(x))),
+        offset(torch::stable::contiguous(to_dtype(o, opmath_dtype(x.scalar_type())))),
+        weight(channels_last(to_opmath(w))),  // (Cout, KH, KW, C / groups): rows as long as a column
+        dtype(opmath_dtype(x.scalar_type())),
+        zeros(torch::stable::new_zeros(offset, {x.size(1)})) {
+    if (m) mask = torch::stable::contiguous(to_dtype(*m, dtype));
+  }
+
+  template <typename T>
+  Problem<T> problem(const Geometry& g) const {
+    return Problem<T>{g, input.const_data_ptr<T>(), offset.const_data_ptr<T>(),
+                      mask ? mask->const_data_ptr<T>() : nullptr, zeros.const_data_ptr<T>()};
+  }
+  template <typename T>
+  Tensor weight_matrix(const Geometry& g, int64_t group) const {  // (Cout / groups, taps * C / groups)
+    const int64_t rows = g.group_out_channels(), cols = g.group_columns();
+    return matrix_view(weight, weight.const_data_ptr<T>() + group * rows * cols, dtype, rows, cols, cols, 1);
+  }
+};
+
+template <typename T>
+Tensor columns_matrix(const Tensor& like, const T* columns, const Geometry& g, const ColumnLayout& layout,
+                      int64_t group, int64_t first, int64_t pixels, ScalarType dtype) {
+  return matrix_view(like, columns + group * layout.group + first * layout.row, dtype, pixels, g.group_columns(),
+                     layout.row, 1);
+}
+
+template <typename T>
+void forward(const Inputs& in, const Geometry& g, T* out, bool nhwc) {
+  const Problem<T> p = in.problem<T>(g);
+  const int64_t chunk = chunk_pixels<T>(g, g.channels * g.taps());
+  Tensor columns_tensor = torch::stable::new_empty(in.offset, {chunk * g.channels * g.taps()});
+  T* columns = columns_tensor.mutable_data_ptr<T>();
+  for (int64_t first = 0; first < g.pixels(); first += chunk) {
+    const int64_t pixels = std::min(chunk, g.pixels() - first);
+    const ColumnLayout layout(g, pixels);
+    sample_chunk(p, first, pixels, layout, columns);
+    for_each_image_part(g, nhwc, first, pixels, [&](int64_t at, int64_t count) {
+      for (int64_t group = 0; group < g.groups; ++group) {
+        const Tensor rows = columns_matrix(in.offset, columns, g, layout, group, at - first, count, in.dtype);
+        matmul_out(out_matrix(in.offset, out, g, nhwc, group, at, count, in.dtype), in.weight_matrix<T>(g, group),
+                   torch::stable::transpose(rows, 0, 1));
+      }
+    });
+  }
+}
+
+// Gradients that are wanted; null pointers for the others. Layouts as in Problem, weight as in Inputs.
+template <typename T>
+struct Gradients {
+  T *input, *offset, *mask, *weight;
+};
+
+template <typename T>
+void add_to(T* sum, const T* part, int64_t n) {
+  vectorized([&] {
+    for (int64_t i = 0; i < n; ++i) sum[i] += part[i];
+  });
+}
+
+template <typename T>
+void backward(const Inputs& in, const Geometry& g, const T* grad_out, bool nhwc, const Gradients<T>& grads) {
+  const Problem<T> p = in.problem<T>(g);
+  const bool want_columns = grads.input || grads.offset;
+  const int64_t chunk = chunk_pixels<T>(g, g.channels * g.taps()), row = g.channels * g.taps();
+  Tensor columns_tensor = torch::stable::new_empty(in.offset, {chunk * row});
+  T* columns = columns_tensor.mutable_data_ptr<T>();
+  std::vector<Tap<T>> taps(grads.input ? chunk * g.deform_groups * g.taps() : 0);
+  const int64_t weight_part = g.group_out_channels() * g.group_columns();
+  Tensor part_tensor = torch::stable::new_empty(in.offset, {grads.weight ? weight_part : 0});
+  T* part = part_tensor.mutable_data_ptr<T>();
+
+  for (int64_t first = 0; first < g.pixels(); first += chunk) {
+    const int64_t pixels = std::min(chunk, g.pixels() - first);
+    const ColumnLayout layout(g, pixels);
+    if (want_columns) {
+      for_each_image_part(g, nhwc, first, pixels, [&](int64_t at, int64_t count) {
+        for (int64_t group = 0; group < g.groups; ++group) {
+          const Tensor grad = out_matrix(in.offset, grad_out, g, nhwc, group, at, count, in.dtype);
+          matmul_out(columns_matrix(in.offset, columns, g, layout, group, at - first, count, in.dtype),
+                     torch::stable::transpose(grad, 0, 1), in.weight_matrix<T>(g, group));
+        }
+      });
+      if (grads.offset) grad_chunk(p, first, pixels, layout, columns, grads.offset, grads.mask);
+      if (grads.input) scatter_chunk(p, first, pixels, layout, columns, taps, grads.input);
+    }
+    if (grads.weight) {
+      sample_chunk(p, first, pixels, layout, columns);
+      for_each_image_part(g, nhwc, first, pixels, [&](int64_t at, int64_t count) {
+        for (int64_t group = 0; group < g.groups; ++group) {
+          matmul_out(matrix_view(in.offset, part, in.dtype, g.group_out_channels(), g.group_columns(),
+                                 g.group_columns(), 1),
+                     out_matrix(in.offset, grad_out, g, nhwc, group, at, count, in.dtype),
+                     columns_matrix(in.offset, columns, g, layout, group, at - first, count, in.dtype));
+          add_to(grads.weight + group * weight_part, part, weight_part);
+        }
+      });
+    }
+  }
+}
+
+Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::optional<Tensor>& mask,
+                         const Tensor& weight, const std::optional<Tensor>& bias, int64_t stride_h, int64_t stride_w,
+                         int64_t pad_h, int64_t pad_w, int64_t dilation_h, int64_t dilation_w, int64_t groups,
+                         int64_t deform_groups) {
+  const Geometry g = make_geometry(input, offset, mask, weight, stride_h, stride_w, pad_h, pad_w, dilation_h,
+                                   dilation_w, groups, deform_groups);
+  const ScalarType dtype = input.scalar_type(), acc = opmath_dtype(dtype);
+  const bool nhwc = is_channels_last(input);
+  Tensor out = empty_4d(input, g.batch, g.out_channels, g.out_h, g.out_w, acc, nhwc);
+  dispatch_float_double(acc, "deform_conv2d", [&](auto t) {
+    using T = typename decltype(t)::type;
+    T* data = out.mutable_data_ptr<T>();
+    if (is_empty(g))
+      std::fill_n(data, out.numel(), T(0));
+    else
+      forward(Inputs(input, offset, mask, weight), g, data, nhwc);
+    if (bias && out.numel() > 0) {
+      const Tensor b = torch::stable::contiguous(to_dtype(*bias, acc));
+      add_bias(data, b.const_data_ptr<T>(), g, nhwc);
+    }
+  });
+  return to_dtype(out, dtype);
+}
+
+// (grad_input, grad_offset, grad_mask, grad_weight); those not wanted have no elements.
+std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward_cpu(
+    const Tensor& grad, const Tensor& input, const Tensor& offset, const std::optional<Tensor>& mask,
+    const Tensor& weight, int64_t stride_h, int64_t stride_w, int64_t pad_h, int64_t pad_w, int64_t dilation_h,
+    int64_t dilation_w, int64_t groups, int64_t deform_groups, bool want_input, bool want_offset, bool want_weight,
+    bool /*deterministic: always so here*/) {
+  const Geometry g = make_geometry(input, offset, mask, weight, stride_h, stride_w, pad_h, pad_w, dilation_h,
+                                   dilation_w, groups, deform_groups);
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == g.batch && grad.size(1) == g.out_channels &&
+                      grad.size(2) == g.out_h && grad.size(3) == g.out_w,
+                  "deform_conv2d_backward: grad must have the shape of the output");
+  const ScalarType dtype = input.scalar_type(), acc = opmath_dtype(dtype);
+  const bool nhwc = is_channels_last(grad), input_nhwc = is_channels_last(input);
+  const auto none = [&] { return torch::stable::new_empty(input, {0}); };
+  Tensor grad_input = none(), grad_offset = none(), grad_mask = none(), grad_weight = none();
+  dispatch_float_double(acc, "deform_conv2d_backward", [&](auto t) {
+    using T = typename decltype(t)::type;
+    const auto zeros = [&](int64_t n, int64_t c, int64_t h, int64_t w, bool last) {
+      Tensor r = empty_4d(input, n, c, h, w, acc, last);
+      std::fill_n(r.mutable_data_ptr<T>(), r.numel(), T(0));
+      return r;
+    };
+    Gradients<T> grads{nullptr, nullptr, nullptr, nullptr};
+    if (want_input) {
+      grad_input = zeros(g.batch, g.channels, g.height, g.width, true);
+      grads.input = grad_input.mutable_data_ptr<T>();
+    }
+    if (want_offset) {
+      grad_offset = zeros(g.batch, offset.size(1), g.out_h, g.out_w, false);
+      grads.offset = grad_offset.mutable_data_ptr<T>();
+    }
+    if (want_offset && mask) {
+      grad_mask = zeros(g.batch, mask->size(1), g.out_h, g.out_w, false);
+      grads.mask = grad_mask.mutable_data_ptr<T>();
+    }
+    if (want_weight) {
+      grad_weight = zeros(g.out_channels, g.group_channels(), g.kernel_h, g.kernel_w, true);
+      grads.weight = grad_weight.mutable_data_ptr<T>();
+    }
+    if (is_empty(g)) return;
+    const Tensor out = nhwc ? to_opmath(grad) : torch::stable::contiguous(to_opmath(grad));
+    backward(Inputs(input, offset, mask, weight), g, out.const_data_ptr<T>(), nhwc, grads);
+  });
+  const auto finish = [](const Tensor& t, ScalarType to, bool last) {
+    return t.dim() != 4 ? t : last ? channels_last(to_dtype(t, to)) : torch::stable::contiguous(to_dtype(t, to));
+  };
+  return {finish(grad_input, dtype, input_nhwc), finish(grad_offset, offset.scalar_type(), false),
+          finish(grad_mask, mask ? mask->scalar_type() : dtype, false),
+          finish(grad_weight, dtype, is_channels_last(weight))};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
+  m.def(
+      "deform_conv2d(Tensor input, Tensor offset, Tensor? mask, Tensor weight, Tensor? bias, int stride_h, "
+      "int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w, int groups, int deform_groups) -> Tensor");
+  m.def(
+      "deform_conv2d_backward(Tensor grad, Tensor input, Tensor offset, Tensor? mask, Tensor weight, int stride_h, "
+      "int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w, int groups, int deform_groups, "
+      "bool want_input, bool want_offset, bool want_weight, bool deterministic) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+}
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
+  m.impl("deform_conv2d", TORCH_BOX(&deform_conv2d_cpu));
+  m.impl("deform_conv2d_backward", TORCH_BOX(&deform_conv2d_backward_cpu));
+}
+
+}  // namespace cv::deform_conv
