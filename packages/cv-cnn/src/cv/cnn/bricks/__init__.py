@@ -1,0 +1,1 @@
+"""Layers, blocks, and the builders that make them from configs."""

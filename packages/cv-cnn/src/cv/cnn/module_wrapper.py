@@ -1,0 +1,19 @@
+"""Modules that wrap another one for parallel training."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from cv.utils import Registry
+
+__all__ = ["MODULE_WRAPPERS", "is_module_wrapper"]
+
+MODULE_WRAPPERS = Registry("module wrapper")
+MODULE_WRAPPERS.register_module(module=DataParallel)
+MODULE_WRAPPERS.register_module(module=DistributedDataParallel)
+
+
+def is_module_wrapper(module: nn.Module) -> bool:
+    """Whether a module only wraps another, its attribute ``module``: see ``MODULE_WRAPPERS``."""
+    return isinstance(module, tuple(MODULE_WRAPPERS.module_dict.values()))

@@ -1,0 +1,1 @@
+"""Initialisation, model complexity, and changes to finished models."""
