@@ -39,11 +39,12 @@ def import_torch(user: str, module: str = "torch") -> Any:
         ImportError: torch is not installed.
     """
     try:
-        return importlib.import_module(module)
+        importlib.import_module("torch")
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if error.name != "torch":  # torch is there, something it needs is not
             raise
         raise ImportError(f"{user} needs PyTorch, which is not installed: pip install torch") from error
+    return importlib.import_module(module)
 
 
 def lookup(package: str, name: str) -> Any:
