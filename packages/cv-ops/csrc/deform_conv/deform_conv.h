@@ -44,15 +44,15 @@ enum Corner : uint32_t { kTopLeft = 1, kTopRight = 2, kBottomLeft = 4, kBottomRi
 
 template <typename A>
 struct Sample {
-  int64_t top_left;  // y0 * width + x0; outside the map where the corner is not set
-  A ly, lx;          // fractional part of the position
+  int32_t row, col;  // y0, x0; -1 where only the bottom or right neighbours are inside the map
   uint32_t corners;  // Corner bits of the neighbours inside the map; 0: the sample is zero
+  A ly, lx;          // fractional part of the position
 
   CV_HD A weight(int corner) const {
     return (corner & 2 ? ly : A(1) - ly) * (corner & 1 ? lx : A(1) - lx);
   }
-  CV_HD int64_t neighbour(int corner, int64_t width) const {
-    return top_left + (corner & 2 ? width : 0) + (corner & 1);
+  CV_HD int64_t neighbour(int corner, int64_t width) const {  // pixel of the map
+    return (static_cast<int64_t>(row) + (corner >> 1)) * width + col + (corner & 1);
   }
 };
 
@@ -61,7 +61,7 @@ struct Sample {
 // Offsets that are not finite sample nothing.
 template <typename A>
 CV_HD Sample<A> locate(int64_t row, int64_t col, A offset_y, A offset_x, int64_t height, int64_t width) {
-  Sample<A> s{0, A(0), A(0), 0};
+  Sample<A> s{0, 0, 0, A(0), A(0)};
   const A far = A(1 << 30);
   if (!(offset_y > -far && offset_y < far && offset_x > -far && offset_x < far)) return s;
   int32_t fy = static_cast<int32_t>(offset_y), fx = static_cast<int32_t>(offset_x);
@@ -70,7 +70,8 @@ CV_HD Sample<A> locate(int64_t row, int64_t col, A offset_y, A offset_x, int64_t
   s.ly = offset_y - A(fy);
   s.lx = offset_x - A(fx);
   const int64_t y0 = row + fy, x0 = col + fx;
-  s.top_left = y0 * width + x0;
+  s.row = static_cast<int32_t>(y0);
+  s.col = static_cast<int32_t>(x0);
   // A position on the line y = -1 or x = -1 has no weight inside the map, and, as in the published
   // operators, no gradient either.
   const bool top = y0 >= 0 && y0 < height, left = x0 >= 0 && x0 < width;
@@ -79,14 +80,6 @@ CV_HD Sample<A> locate(int64_t row, int64_t col, A offset_y, A offset_x, int64_t
   s.corners = (top && left ? kTopLeft : 0u) | (top && right ? kTopRight : 0u) |
               (bottom && left ? kBottomLeft : 0u) | (bottom && right ? kBottomRight : 0u);
   return s;
-}
-
-template <typename A>
-CV_HD Sample<A> locate_tap(const Geometry& g, const A* offset, int64_t b, int64_t dg, int64_t tap, int64_t pixel) {
-  const int64_t oh = pixel / g.out_w, ow = pixel % g.out_w, kh = tap / g.kernel_w, kw = tap % g.kernel_w;
-  const A* o = offset + g.offset_index(b, dg, tap, pixel);
-  return locate(oh * g.stride_h - g.pad_h + kh * g.dilation_h, ow * g.stride_w - g.pad_w + kw * g.dilation_w, o[0],
-                o[g.out_plane()], g.height, g.width);
 }
 
 // Gradients of one sample in closed form. d[i] is the dot product over channels of the gradient of the

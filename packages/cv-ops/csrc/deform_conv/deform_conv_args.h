@@ -34,6 +34,9 @@ inline Geometry make_geometry(const Tensor& input, const Tensor& offset, const s
   STD_TORCH_CHECK(g.channels % groups == 0 && g.channels % deform_groups == 0 && g.out_channels % groups == 0 &&
                       weight.size(1) == g.channels / groups,
                   "deform_conv2d: channels must be divisible by groups and deform_groups, and match the weight");
+  const int64_t limit = int64_t{1} << 31;
+  STD_TORCH_CHECK(g.height * g.width < limit && g.out_plane() < limit,
+                  "deform_conv2d: a map must have fewer than 2^31 pixels");
   const auto has_shape = [&](const Tensor& t, int64_t c) {
     return t.size(0) == g.batch && t.size(1) == c && t.size(2) == g.out_h && t.size(3) == g.out_w;
   };
@@ -42,6 +45,12 @@ inline Geometry make_geometry(const Tensor& input, const Tensor& offset, const s
   STD_TORCH_CHECK(!mask || has_shape(*mask, deform_groups * g.taps()),
                   "deform_conv2d: mask must have shape (N, deform_groups * taps, out_h, out_w)");
   return g;
+}
+
+inline void check_grad(const Tensor& grad, const Geometry& g) {
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == g.batch && grad.size(1) == g.out_channels &&
+                      grad.size(2) == g.out_h && grad.size(3) == g.out_w,
+                  "deform_conv2d_backward: grad must have the shape of the output");
 }
 
 inline bool is_empty(const Geometry& g) {

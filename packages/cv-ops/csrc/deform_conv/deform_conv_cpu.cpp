@@ -1,6 +1,6 @@
 // Deformable convolution on the CPU: sample columns for a chunk of output pixels, multiply, next chunk.
 //
-// The input is read as (N, H, W, C), so that a sample is four runs of channels and vectorises whatever the
+// The driver is in deform_conv_columns.h. The input is read as (N, H, W, C), so that a sample is four runs of channels and vectorises whatever the
 // offsets are. A chunk's columns stay in the cache between sampling and the product (MKL through torch),
 // and scratch memory is bounded whatever the size of the map. Half types are computed in float32.
 //
@@ -13,10 +13,9 @@
 
 #include "../common/dispatch.h"
 #include "../common/isa.h"
-#include "../common/matmul.h"
 #include "../common/memory_format.h"
 #include "../common/vec.h"
-#include "deform_conv_args.h"
+#include "deform_conv_columns.h"
 
 namespace cv::deform_conv {
 namespace {
@@ -40,18 +39,6 @@ template <typename T>
 struct Tap {
   Sample<T> sample;
   T mask;
-};
-
-// Columns of a chunk of pixels: (groups, pixels, taps, group_channels). One group's part is a matrix.
-struct ColumnLayout {
-  int64_t group_channels, row, group;  // row: stride between pixels, group: between groups
-
-  ColumnLayout(const Geometry& g, int64_t pixels)
-      : group_channels(g.group_channels()), row(g.group_columns()), group(pixels * g.group_columns()) {}
-
-  CV_HD int64_t index(int64_t pixel, int64_t tap, int64_t channel) const {
-    return channel / group_channels * group + pixel * row + tap * group_channels + channel % group_channels;
-  }
 };
 
 // visit(first channel, count, index into the columns) for each run of channels of [begin, end) that is
@@ -144,7 +131,7 @@ CV_HD void sample_pixel(const Problem<T>& p, int64_t batch, int64_t pixel, int64
     T w[4];
     for (int k = 0; k < 4; ++k) w[k] = s.corners >> k & 1 ? mask * s.weight(k) : T(0);
     for_each_run(layout, i, tap, dg * channels, (dg + 1) * channels, [&](int64_t c, int64_t n, int64_t at) {
-      if (s.corners == 0 && mask == mask) {
+      if (s.corners == 0) {
         std::fill_n(columns + at, n, T(0));
         return;
       }
@@ -194,8 +181,8 @@ CV_HD void scatter(const Geometry& g, const Tap<T>* taps, int64_t first_pixel, i
         const Sample<T>& s = tap->sample;
         for (int corner = 0; corner < 4; ++corner) {
           if (!(s.corners >> corner & 1)) continue;
+          if (bands > 1 && (s.row + (corner >> 1)) % bands != band) continue;
           const int64_t at = s.neighbour(corner, g.width);
-          if (bands > 1 && at / g.width % bands != band) continue;
           const T w = tap->mask * s.weight(corner);
           for_each_run(layout, i, k, from, to, [&](int64_t c, int64_t n, int64_t column) {
             add_scaled(image + at * g.channels + c, grad_columns + column, w, n);
@@ -231,9 +218,10 @@ void grad_chunk(const Problem<T>& p, int64_t first, int64_t pixels, const Column
 
 template <typename T>
 void scatter_chunk(const Problem<T>& p, int64_t first, int64_t pixels, const ColumnLayout& layout,
-                   const T* grad_columns, std::vector<Tap<T>>& taps, T* grad_input) {
+                   const T* grad_columns, T* grad_input) {
   const Geometry& g = p.g;
   const int64_t plane = g.out_plane(), per_pixel = g.deform_groups * g.taps();
+  std::vector<Tap<T>> taps(pixels * per_pixel);
   parallel_for(0, pixels, 64, [&](int64_t begin, int64_t end) {
     vectorized([&] {
       for (int64_t i = begin; i < end; ++i)
@@ -259,34 +247,6 @@ void scatter_chunk(const Problem<T>& p, int64_t first, int64_t pixels, const Col
   });
 }
 
-// The (out_channels of one group, pixels) part of a (N, Cout, H, W) tensor in either layout as a matrix.
-// `first` and `pixels` lie within one image where the tensor is not channels last.
-template <typename T>
-Tensor out_matrix(const Tensor& like, const T* data, const Geometry& g, bool nhwc, int64_t group, int64_t first,
-                  int64_t pixels, ScalarType dtype) {
-  const int64_t rows = g.group_out_channels(), plane = g.out_plane(), c = group * rows;
-  if (nhwc) return matrix_view(like, data + first * g.out_channels + c, dtype, rows, pixels, 1, g.out_channels);
-  const int64_t b = first / plane;
-  return matrix_view(like, data + (b * g.out_channels + c) * plane + first % plane, dtype, rows, pixels, plane, 1);
-}
-
-// Calls f(first, count) for [first, first + pixels), cut at the borders of images unless nhwc.
-template <typename F>
-void for_each_image_part(const Geometry& g, bool nhwc, int64_t first, int64_t pixels, F&& f) {
-  for (int64_t at = first, end = first + pixels; at < end;) {
-    const int64_t stop = nhwc ? end : std::min(end, (at / g.out_plane() + 1) * g.out_plane());
-    f(at, stop - at);
-    at = stop;
-  }
-}
-
-template <typename T>
-int64_t chunk_pixels(const Geometry& g, int64_t columns_per_pixel) {
-  const int64_t budget = kChunkBytes * torch::stable::get_num_threads() / int64_t(sizeof(T));
-  return std::clamp<int64_t>(budget / std::max<int64_t>(columns_per_pixel, 1), std::min<int64_t>(64, g.pixels()),
-                             g.pixels());
-}
-
 template <typename T>
 void add_bias(T* out, const T* bias, const Geometry& g, bool nhwc) {
   const int64_t rows = nhwc ? g.pixels() : g.batch * g.out_channels, length = nhwc ? g.out_channels : g.out_plane();
@@ -304,113 +264,33 @@ void add_bias(T* out, const T* bias, const Geometry& g, bool nhwc) {
   });
 }
 
-// What forward and backward read, in the type of the arithmetic and our layouts; owns the memory.
-struct Inputs {
-  Tensor input, offset, weight;
-  std::optional<Tensor> mask;
-  ScalarType dtype;
-  Tensor zeros;
-
-  Inputs(const Tensor& x, const Tensor& o, const std::optional<Tensor>& m, const Tensor& w)
-      : input(channels_last(to_opmath(x))),
-        offset(torch::stable::contiguous(to_dtype(o, opmath_dtype(x.scalar_type())))),
-        weight(channels_last(to_opmath(w))),  // (Cout, KH, KW, C / groups): rows as long as a column
-        dtype(opmath_dtype(x.scalar_type())),
-        zeros(torch::stable::new_zeros(offset, {x.size(1)})) {
-    if (m) mask = torch::stable::contiguous(to_dtype(*m, dtype));
-  }
-
-  template <typename T>
-  Problem<T> problem(const Geometry& g) const {
-    return Problem<T>{g, input.const_data_ptr<T>(), offset.const_data_ptr<T>(),
-                      mask ? mask->const_data_ptr<T>() : nullptr, zeros.const_data_ptr<T>()};
-  }
-  template <typename T>
-  Tensor weight_matrix(const Geometry& g, int64_t group) const {  // (Cout / groups, taps * C / groups)
-    const int64_t rows = g.group_out_channels(), cols = g.group_columns();
-    return matrix_view(weight, weight.const_data_ptr<T>() + group * rows * cols, dtype, rows, cols, cols, 1);
-  }
-};
-
+// The steps that deform_conv_columns.h asks a backend for.
 template <typename T>
-Tensor columns_matrix(const Tensor& like, const T* columns, const Geometry& g, const ColumnLayout& layout,
-                      int64_t group, int64_t first, int64_t pixels, ScalarType dtype) {
-  return matrix_view(like, columns + group * layout.group + first * layout.row, dtype, pixels, g.group_columns(),
-                     layout.row, 1);
-}
+struct CpuBackend {
+  using scalar_t = T;
+  Problem<T> p;
 
-template <typename T>
-void forward(const Inputs& in, const Geometry& g, T* out, bool nhwc) {
-  const Problem<T> p = in.problem<T>(g);
-  const int64_t chunk = chunk_pixels<T>(g, g.channels * g.taps());
-  Tensor columns_tensor = torch::stable::new_empty(in.offset, {chunk * g.channels * g.taps()});
-  T* columns = columns_tensor.mutable_data_ptr<T>();
-  for (int64_t first = 0; first < g.pixels(); first += chunk) {
-    const int64_t pixels = std::min(chunk, g.pixels() - first);
-    const ColumnLayout layout(g, pixels);
+  int64_t chunk_bytes() const { return kChunkBytes * torch::stable::get_num_threads(); }
+
+  void sample(int64_t first, int64_t pixels, const ColumnLayout& layout, T* columns) const {
     sample_chunk(p, first, pixels, layout, columns);
-    for_each_image_part(g, nhwc, first, pixels, [&](int64_t at, int64_t count) {
-      for (int64_t group = 0; group < g.groups; ++group) {
-        const Tensor rows = columns_matrix(in.offset, columns, g, layout, group, at - first, count, in.dtype);
-        matmul_out(out_matrix(in.offset, out, g, nhwc, group, at, count, in.dtype), in.weight_matrix<T>(g, group),
-                   torch::stable::transpose(rows, 0, 1));
-      }
+  }
+  void gradients(int64_t first, int64_t pixels, const ColumnLayout& layout, const T* grad_columns,
+                 const Gradients<T>& grads) const {
+    if (grads.offset) grad_chunk(p, first, pixels, layout, grad_columns, grads.offset, grads.mask);
+    if (grads.input) scatter_chunk(p, first, pixels, layout, grad_columns, grads.input);
+  }
+  void accumulate(T* sum, const T* part, int64_t n) const {
+    vectorized([&] {
+      for (int64_t i = 0; i < n; ++i) sum[i] += part[i];
     });
   }
-}
-
-// Gradients that are wanted; null pointers for the others. Layouts as in Problem, weight as in Inputs.
-template <typename T>
-struct Gradients {
-  T *input, *offset, *mask, *weight;
 };
 
 template <typename T>
-void add_to(T* sum, const T* part, int64_t n) {
-  vectorized([&] {
-    for (int64_t i = 0; i < n; ++i) sum[i] += part[i];
-  });
-}
-
-template <typename T>
-void backward(const Inputs& in, const Geometry& g, const T* grad_out, bool nhwc, const Gradients<T>& grads) {
-  const Problem<T> p = in.problem<T>(g);
-  const bool want_columns = grads.input || grads.offset;
-  const int64_t chunk = chunk_pixels<T>(g, g.channels * g.taps()), row = g.channels * g.taps();
-  Tensor columns_tensor = torch::stable::new_empty(in.offset, {chunk * row});
-  T* columns = columns_tensor.mutable_data_ptr<T>();
-  std::vector<Tap<T>> taps(grads.input ? chunk * g.deform_groups * g.taps() : 0);
-  const int64_t weight_part = g.group_out_channels() * g.group_columns();
-  Tensor part_tensor = torch::stable::new_empty(in.offset, {grads.weight ? weight_part : 0});
-  T* part = part_tensor.mutable_data_ptr<T>();
-
-  for (int64_t first = 0; first < g.pixels(); first += chunk) {
-    const int64_t pixels = std::min(chunk, g.pixels() - first);
-    const ColumnLayout layout(g, pixels);
-    if (want_columns) {
-      for_each_image_part(g, nhwc, first, pixels, [&](int64_t at, int64_t count) {
-        for (int64_t group = 0; group < g.groups; ++group) {
-          const Tensor grad = out_matrix(in.offset, grad_out, g, nhwc, group, at, count, in.dtype);
-          matmul_out(columns_matrix(in.offset, columns, g, layout, group, at - first, count, in.dtype),
-                     torch::stable::transpose(grad, 0, 1), in.weight_matrix<T>(g, group));
-        }
-      });
-      if (grads.offset) grad_chunk(p, first, pixels, layout, columns, grads.offset, grads.mask);
-      if (grads.input) scatter_chunk(p, first, pixels, layout, columns, taps, grads.input);
-    }
-    if (grads.weight) {
-      sample_chunk(p, first, pixels, layout, columns);
-      for_each_image_part(g, nhwc, first, pixels, [&](int64_t at, int64_t count) {
-        for (int64_t group = 0; group < g.groups; ++group) {
-          matmul_out(matrix_view(in.offset, part, in.dtype, g.group_out_channels(), g.group_columns(),
-                                 g.group_columns(), 1),
-                     out_matrix(in.offset, grad_out, g, nhwc, group, at, count, in.dtype),
-                     columns_matrix(in.offset, columns, g, layout, group, at - first, count, in.dtype));
-          add_to(grads.weight + group * weight_part, part, weight_part);
-        }
-      });
-    }
-  }
+CpuBackend<T> make_backend(const Inputs& in, const Geometry& g, const Tensor& zeros) {
+  return {Problem<T>{g, in.input.const_data_ptr<T>(), in.offset.const_data_ptr<T>(),
+                     in.mask ? in.mask->const_data_ptr<T>() : nullptr, zeros.const_data_ptr<T>()}};
 }
 
 Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::optional<Tensor>& mask,
@@ -425,10 +305,14 @@ Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::o
   dispatch_float_double(acc, "deform_conv2d", [&](auto t) {
     using T = typename decltype(t)::type;
     T* data = out.mutable_data_ptr<T>();
-    if (is_empty(g))
+    if (is_empty(g)) {
       std::fill_n(data, out.numel(), T(0));
-    else
-      forward(Inputs(input, offset, mask, weight), g, data, nhwc);
+    } else {
+      const Inputs in(input, offset, mask, weight, acc);
+      const Tensor zeros = torch::stable::new_zeros(in.offset, {g.channels});
+      const auto backend = make_backend<T>(in, g, zeros);
+      Driver(backend, in, g).forward(data, nhwc);
+    }
     if (bias && out.numel() > 0) {
       const Tensor b = torch::stable::contiguous(to_dtype(*bias, acc));
       add_bias(data, b.const_data_ptr<T>(), g, nhwc);
@@ -445,47 +329,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward_cpu(
     bool /*deterministic: always so here*/) {
   const Geometry g = make_geometry(input, offset, mask, weight, stride_h, stride_w, pad_h, pad_w, dilation_h,
                                    dilation_w, groups, deform_groups);
-  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == g.batch && grad.size(1) == g.out_channels &&
-                      grad.size(2) == g.out_h && grad.size(3) == g.out_w,
-                  "deform_conv2d_backward: grad must have the shape of the output");
-  const ScalarType dtype = input.scalar_type(), acc = opmath_dtype(dtype);
-  const bool nhwc = is_channels_last(grad), input_nhwc = is_channels_last(input);
-  const auto none = [&] { return torch::stable::new_empty(input, {0}); };
-  Tensor grad_input = none(), grad_offset = none(), grad_mask = none(), grad_weight = none();
-  dispatch_float_double(acc, "deform_conv2d_backward", [&](auto t) {
-    using T = typename decltype(t)::type;
-    const auto zeros = [&](int64_t n, int64_t c, int64_t h, int64_t w, bool last) {
-      Tensor r = empty_4d(input, n, c, h, w, acc, last);
-      std::fill_n(r.mutable_data_ptr<T>(), r.numel(), T(0));
-      return r;
-    };
-    Gradients<T> grads{nullptr, nullptr, nullptr, nullptr};
-    if (want_input) {
-      grad_input = zeros(g.batch, g.channels, g.height, g.width, true);
-      grads.input = grad_input.mutable_data_ptr<T>();
-    }
-    if (want_offset) {
-      grad_offset = zeros(g.batch, offset.size(1), g.out_h, g.out_w, false);
-      grads.offset = grad_offset.mutable_data_ptr<T>();
-    }
-    if (want_offset && mask) {
-      grad_mask = zeros(g.batch, mask->size(1), g.out_h, g.out_w, false);
-      grads.mask = grad_mask.mutable_data_ptr<T>();
-    }
-    if (want_weight) {
-      grad_weight = zeros(g.out_channels, g.group_channels(), g.kernel_h, g.kernel_w, true);
-      grads.weight = grad_weight.mutable_data_ptr<T>();
-    }
-    if (is_empty(g)) return;
-    const Tensor out = nhwc ? to_opmath(grad) : torch::stable::contiguous(to_opmath(grad));
-    backward(Inputs(input, offset, mask, weight), g, out.const_data_ptr<T>(), nhwc, grads);
-  });
-  const auto finish = [](const Tensor& t, ScalarType to, bool last) {
-    return t.dim() != 4 ? t : last ? channels_last(to_dtype(t, to)) : torch::stable::contiguous(to_dtype(t, to));
-  };
-  return {finish(grad_input, dtype, input_nhwc), finish(grad_offset, offset.scalar_type(), false),
-          finish(grad_mask, mask ? mask->scalar_type() : dtype, false),
-          finish(grad_weight, dtype, is_channels_last(weight))};
+  check_grad(grad, g);
+  const ScalarType acc = opmath_dtype(input.scalar_type());
+  const GradientTensors grads(g, input, offset, mask, want_input, want_offset, want_weight);
+  if (!is_empty(g)) {
+    const bool nhwc = is_channels_last(grad);
+    const Tensor grad_out = nhwc ? to_opmath(grad) : torch::stable::contiguous(to_opmath(grad));
+    dispatch_float_double(acc, "deform_conv2d_backward", [&](auto t) {
+      using T = typename decltype(t)::type;
+      const Inputs in(input, offset, mask, weight, acc);
+      const Tensor zeros = torch::stable::new_zeros(in.offset, {g.channels});
+      const auto backend = make_backend<T>(in, g, zeros);
+      Driver(backend, in, g).backward(grad_out.const_data_ptr<T>(), nhwc, grads.pointers<T>());
+    });
+  }
+  return grads.finish(input, offset, mask, weight);
 }
 
 }  // namespace

@@ -1,0 +1,197 @@
+#pragma once
+// The algorithm both backends share: sample the columns of a chunk of output pixels, multiply, next chunk.
+//
+// A backend gives the four steps that touch samples; everything else is matrix products on views:
+//   using scalar_t;                                      of columns and of the products
+//   chunk_bytes()                                        how much scratch memory columns may take
+//   sample(first, pixels, layout, columns)               columns of output pixels [first, first + pixels)
+//   gradients(first, pixels, layout, columns, grads)     from the gradient of those columns
+//   accumulate(sum, part, n)                             sum += part
+//
+// Output pixels are numbered through the batch: image * out_plane + row * out_w + column.
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+
+#include "../common/matmul.h"
+#include "../common/memory_format.h"
+#include "deform_conv_args.h"
+
+namespace cv::deform_conv {
+
+// Columns of a chunk: (groups, pixels, taps, group_channels). One group's part is a matrix.
+struct ColumnLayout {
+  int64_t group_channels, row, group;  // row: stride between pixels; group: stride between groups
+
+  ColumnLayout(const Geometry& g, int64_t pixels)
+      : group_channels(g.group_channels()), row(g.group_columns()), group(pixels * g.group_columns()) {}
+
+  CV_HD int64_t index(int64_t pixel, int64_t tap, int64_t channel) const {
+    return channel / group_channels * group + pixel * row + tap * group_channels + channel % group_channels;
+  }
+};
+
+// Inputs as the kernels read them: input (N, H, W, C) and weight (Cout, KH, KW, C / groups) in `dtype`, offset
+// and mask contiguous in its opmath dtype, since a fraction of a pixel needs more bits than a half type has.
+struct Inputs {
+  ScalarType dtype;
+  Tensor input, offset, weight;
+  std::optional<Tensor> mask;
+
+  Inputs(const Tensor& x, const Tensor& o, const std::optional<Tensor>& m, const Tensor& w, ScalarType dtype_)
+      : dtype(dtype_),
+        input(channels_last(to_dtype(x, dtype_))),
+        offset(torch::stable::contiguous(to_dtype(o, opmath_dtype(dtype_)))),
+        weight(channels_last(to_dtype(w, dtype_))) {
+    if (m) mask = torch::stable::contiguous(to_dtype(*m, opmath_dtype(dtype_)));
+  }
+};
+
+// Where gradients are added up, null where not wanted: input (N, H, W, C), offset and mask in their own
+// layout, weight (Cout, KH, KW, C / groups). All but offset and mask start at zero.
+template <typename A>
+struct Gradients {
+  A *input = nullptr, *offset = nullptr, *mask = nullptr, *weight = nullptr;
+};
+
+// The tensors behind Gradients, in opmath dtype; those not wanted have no elements.
+class GradientTensors {
+ public:
+  GradientTensors(const Geometry& g, const Tensor& x, const Tensor& o, const std::optional<Tensor>& m, bool want_input,
+                  bool want_offset, bool want_weight)
+      : dtype_(opmath_dtype(x.scalar_type())),
+        input_(make(x, want_input, g.batch, g.channels, g.height, g.width, true)),
+        offset_(make(x, want_offset, g.batch, o.size(1), g.out_h, g.out_w, false)),
+        mask_(make(x, want_offset && m, g.batch, m ? m->size(1) : 0, g.out_h, g.out_w, false)),
+        weight_(make(x, want_weight, g.out_channels, g.group_channels(), g.kernel_h, g.kernel_w, true)) {}
+
+  template <typename A>
+  Gradients<A> pointers() const {
+    const auto data = [](const Tensor& t) { return t.dim() == 4 ? t.mutable_data_ptr<A>() : nullptr; };
+    return Gradients<A>{data(input_), data(offset_), data(mask_), data(weight_)};
+  }
+
+  // Each in the dtype of what it is the gradient of; input and weight in its layout too.
+  std::tuple<Tensor, Tensor, Tensor, Tensor> finish(const Tensor& x, const Tensor& o, const std::optional<Tensor>& m,
+                                                    const Tensor& w) const {
+    return {convert(input_, x.scalar_type(), is_channels_last(x)), convert(offset_, o.scalar_type(), false),
+            convert(mask_, m ? m->scalar_type() : dtype_, false),
+            convert(weight_, w.scalar_type(), is_channels_last(w))};
+  }
+
+ private:
+  Tensor make(const Tensor& like, bool wanted, int64_t n, int64_t c, int64_t h, int64_t w, bool last) const {
+    if (!wanted) return torch::stable::new_empty(like, {0}, dtype_);
+    Tensor t = empty_4d(like, n, c, h, w, dtype_, last);
+    return torch::stable::zero_(t);
+  }
+  static Tensor convert(const Tensor& t, ScalarType dtype, bool last) {
+    if (t.dim() != 4) return to_dtype(t, dtype);
+    return last ? channels_last(to_dtype(t, dtype)) : torch::stable::contiguous(to_dtype(t, dtype));
+  }
+
+  ScalarType dtype_;
+  Tensor input_, offset_, mask_, weight_;
+};
+
+template <typename Backend>
+class Driver {
+  using T = typename Backend::scalar_t;
+
+ public:
+  Driver(const Backend& backend, const Inputs& in, const Geometry& g)
+      : backend_(backend), in_(in), g_(g), chunk_(chunk_pixels(backend, g)) {
+    columns_owner_ = torch::stable::new_empty(in.input, {chunk_ * g.channels * g.taps()}, in.dtype);
+    columns_ = columns_owner_->template mutable_data_ptr<T>();
+  }
+
+  // out (N, Cout, out_h, out_w), stored channels last if nhwc; without the bias.
+  void forward(T* out, bool nhwc) const {
+    for_each_chunk([&](int64_t first, int64_t pixels, const ColumnLayout& layout) {
+      backend_.sample(first, pixels, layout, columns_);
+      for_each_product(first, pixels, nhwc, [&](int64_t group, int64_t at, int64_t count) {
+        const Tensor columns = columns_matrix(layout, group, at - first, count);
+        matmul_out(out_matrix(out, nhwc, group, at, count), weight_matrix(group),
+                   torch::stable::transpose(columns, 0, 1));
+      });
+    });
+  }
+
+  template <typename A>
+  void backward(const T* grad_out, bool nhwc, const Gradients<A>& grads) const {
+    const int64_t part_size = g_.group_out_channels() * g_.group_columns();
+    const Tensor part_owner = torch::stable::new_empty(in_.input, {grads.weight ? part_size : 0}, in_.dtype);
+    T* part = part_owner.mutable_data_ptr<T>();
+    for_each_chunk([&](int64_t first, int64_t pixels, const ColumnLayout& layout) {
+      if (grads.input || grads.offset) {
+        for_each_product(first, pixels, nhwc, [&](int64_t group, int64_t at, int64_t count) {
+          const Tensor grad = out_matrix(grad_out, nhwc, group, at, count);
+          matmul_out(columns_matrix(layout, group, at - first, count), torch::stable::transpose(grad, 0, 1),
+                     weight_matrix(group));
+        });
+        backend_.gradients(first, pixels, layout, columns_, grads);
+      }
+      if (grads.weight) {
+        backend_.sample(first, pixels, layout, columns_);
+        for_each_product(first, pixels, nhwc, [&](int64_t group, int64_t at, int64_t count) {
+          matmul_out(matrix(part, g_.group_out_channels(), g_.group_columns(), g_.group_columns(), 1),
+                     out_matrix(grad_out, nhwc, group, at, count), columns_matrix(layout, group, at - first, count));
+          backend_.accumulate(grads.weight + group * part_size, part, part_size);
+        });
+      }
+    });
+  }
+
+ private:
+  static int64_t chunk_pixels(const Backend& backend, const Geometry& g) {
+    const int64_t per_pixel = g.channels * g.taps() * static_cast<int64_t>(sizeof(T));
+    return std::clamp<int64_t>(backend.chunk_bytes() / per_pixel, std::min<int64_t>(64, g.pixels()), g.pixels());
+  }
+
+  template <typename F>
+  void for_each_chunk(F&& f) const {
+    for (int64_t first = 0; first < g_.pixels(); first += chunk_) {
+      const int64_t pixels = std::min(chunk_, g_.pixels() - first);
+      f(first, pixels, ColumnLayout(g_, pixels));
+    }
+  }
+
+  // f(group, first, count) for [first, first + pixels), cut at the borders of images unless nhwc.
+  template <typename F>
+  void for_each_product(int64_t first, int64_t pixels, bool nhwc, F&& f) const {
+    for (int64_t at = first, end = first + pixels; at < end;) {
+      const int64_t stop = nhwc ? end : std::min(end, (at / g_.out_plane() + 1) * g_.out_plane());
+      for (int64_t group = 0; group < g_.groups; ++group) f(group, at, stop - at);
+      at = stop;
+    }
+  }
+
+  Tensor matrix(const T* data, int64_t rows, int64_t cols, int64_t row_stride, int64_t col_stride) const {
+    return matrix_view(in_.input, data, in_.dtype, rows, cols, row_stride, col_stride);
+  }
+  // (Cout / groups, pixels) of a (N, Cout, out_h, out_w) tensor; within one image unless nhwc.
+  Tensor out_matrix(const T* data, bool nhwc, int64_t group, int64_t first, int64_t pixels) const {
+    const int64_t rows = g_.group_out_channels(), plane = g_.out_plane(), c = group * rows;
+    if (nhwc) return matrix(data + first * g_.out_channels + c, rows, pixels, 1, g_.out_channels);
+    return matrix(data + (first / plane * g_.out_channels + c) * plane + first % plane, rows, pixels, plane, 1);
+  }
+  // (pixels, taps * C / groups)
+  Tensor columns_matrix(const ColumnLayout& layout, int64_t group, int64_t first, int64_t pixels) const {
+    return matrix(columns_ + group * layout.group + first * layout.row, pixels, layout.row, layout.row, 1);
+  }
+  // (Cout / groups, taps * C / groups)
+  Tensor weight_matrix(int64_t group) const {
+    const int64_t rows = g_.group_out_channels(), cols = g_.group_columns();
+    return matrix(in_.weight.const_data_ptr<T>() + group * rows * cols, rows, cols, cols, 1);
+  }
+
+  const Backend& backend_;
+  const Inputs& in_;
+  const Geometry& g_;
+  int64_t chunk_;
+  std::optional<Tensor> columns_owner_;
+  T* columns_ = nullptr;
+};
+
+}  // namespace cv::deform_conv
