@@ -51,7 +51,8 @@ def image_size(data: bytes) -> tuple[int, int] | None:
         if kind == "WebP":
             return _webp_size(data)
         if kind == "TIFF":
-            return _tiff_size(data)
+            tags = _tiff_tags(data)
+            return (tags[256], tags[257]) if 256 in tags and 257 in tags else None
     except struct.error:  # the header itself is cut off
         return None
     return _size_by_pillow(data)
@@ -71,6 +72,15 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
             f"{width} x {height} is more than {max_pixels} pixels; if the file is to be trusted, pass "
             "a larger max_pixels or set the environment variable CV_IMAGE_MAX_PIXELS"
         )
+
+
+def tiff_orientation(data: bytes) -> int:
+    """The orientation of a TIFF file's first image, 1 to 8; 1 if it is absent, or the file is no TIFF."""
+    try:
+        orientation = _tiff_tags(data).get(274, 1) if image_kind(data) == "TIFF" else 1
+    except struct.error:
+        return 1
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def jpeg_is_complete(data: bytes) -> bool:
@@ -126,8 +136,8 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
-    """ImageWidth (256) and ImageLength (257) of the first directory."""
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """ImageWidth (256), ImageLength (257) and Orientation (274) of the first directory."""
     order = "<" if data[:2] == b"II" else ">"
     if data[2:4] in (b"+\0", b"\0+"):  # BigTIFF: 64-bit offsets
         offset, count_format, entry_size, value_at = _unpack(f"{order}Q", data, 8)[0], "Q", 20, 12
@@ -138,12 +148,10 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
     found: dict[int, int] = {}
     for entry in range(first, min(first + count * entry_size, len(data)), entry_size):
         tag, kind = _unpack(f"{order}HH", data, entry)
-        if tag in (256, 257):
-            value_format = {3: "H", 4: "I", 16: "Q"}.get(kind)
-            if value_format is None:
-                return None
+        value_format = {3: "H", 4: "I", 16: "Q"}.get(kind)  # SHORT, LONG, LONG8
+        if tag in (256, 257, 274) and value_format is not None:
             found[tag] = _unpack(f"{order}{value_format}", data, entry + value_at)[0]
-    return (found[256], found[257]) if len(found) == 2 else None
+    return found
 
 
 def _size_by_pillow(data: bytes) -> tuple[int, int] | None:

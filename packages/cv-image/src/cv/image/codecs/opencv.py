@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cv.image.codecs import ChannelOrder, Flag
-from cv.image.codecs.header import check_size, image_kind, jpeg_is_complete
+from cv.image.codecs.header import check_size, image_kind, jpeg_is_complete, tiff_orientation
+from cv.image.codecs.orientation import undo_upright
 from cv.image.errors import ImageDecodeError
 
 _FLAGS: dict[Flag, int] = {
@@ -46,4 +47,9 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
         raise ImageDecodeError(reason)
     if rgb and not by_decoder and img.ndim == 3 and img.shape[2] in (3, 4):
         cv2.cvtColor(img, cv2.COLOR_BGR2RGB if img.shape[2] == 3 else cv2.COLOR_BGRA2RGBA, dst=img)
+    if kind == "TIFF" and flag not in (
+        "color",
+        "grayscale",
+    ):  # OpenCV turns TIFF images whatever the flag says
+        return undo_upright(img, tiff_orientation(data))
     return img

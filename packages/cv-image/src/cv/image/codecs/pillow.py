@@ -10,10 +10,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from cv.image.codecs import ChannelOrder, Flag
-from cv.image.codecs.header import check_pixels, check_size, image_size
+from cv.image.codecs.header import check_pixels, check_size, image_size, tiff_orientation
+from cv.image.codecs.orientation import undo_upright, upright
 from cv.image.errors import ImageDecodeError, ImageTooLargeError
 
-_ORIENTATION = 0x0112  # the EXIF tag
+_ORIENTATION_TAG = 0x0112
 _pillow_limit = threading.Lock()
 
 
@@ -36,7 +37,9 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
             check_pixels(img.width, img.height, max_pixels)
             img.load()
             array = _to_array(img, flag, channel_order)
-            return np.ascontiguousarray(_orient(array, _turns(img, flag)))
+            if flag in ("color", "grayscale"):
+                return upright(array, _orientation(img))  # loading a TIFF image turned it and removed the tag
+            return undo_upright(array, tiff_orientation(data))
     except ImageDecodeError:
         raise
     except Image.DecompressionBombError as error:
@@ -85,25 +88,11 @@ def _reorder(array: npt.NDArray[np.generic], channel_order: ChannelOrder) -> npt
     return array
 
 
-def _turns(img: Image.Image, flag: Flag) -> int:
-    """The EXIF orientation (1 to 8) that is to be applied."""
-    if flag == "unchanged" or flag.endswith("ignore_orientation"):
-        return 1
+def _orientation(img: Image.Image) -> int:
     try:
-        return int(img.getexif().get(_ORIENTATION, 1))
+        return int(img.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # a damaged EXIF block does not make the pixels unreadable
         return 1
-
-
-def _orient(array: npt.NDArray[np.generic], orientation: int) -> npt.NDArray[np.generic]:
-    """Turn the stored pixels upright. Source: Exif 2.32, tag 0x0112."""
-    if orientation in (5, 6, 7, 8):  # rows and columns are exchanged
-        array = array.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    return array
 
 
 def _text(error: Exception) -> str:

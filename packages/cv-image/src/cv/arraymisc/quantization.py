@@ -1,0 +1,88 @@
+"""Uniform quantization: an interval cut into levels of equal width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# Work on this many values at a time, so that the passes over them meet in the cache.
+_BLOCK = 32 * 1024
+
+
+def quantize(
+    arr: npt.NDArray[Any],
+    min_val: float,
+    max_val: float,
+    levels: int,
+    dtype: npt.DTypeLike = np.int64,
+) -> npt.NDArray[Any]:
+    """Quantize values to the levels 0 to levels - 1.
+
+    Args:
+        arr: Array of any shape and real dtype. Values below `min_val`, and NaN, become level 0; values above
+            `max_val` the last one.
+        min_val: Where level 0 begins.
+        max_val: Where the last level ends.
+        levels: Number of levels.
+        dtype: Of the result.
+
+    Returns:
+        An array of the shape of `arr`.
+
+    Raises:
+        ValueError: If `levels` is not a positive integer, or `min_val` is not below `max_val`.
+    """
+    _check(min_val, max_val, levels)
+    values = np.asarray(arr)
+    out = np.empty(values.shape, dtype)
+    # float32 values are computed in float32: its 24 bits are more than a level number needs.
+    real = np.float32 if values.dtype == np.float32 and levels < 2**16 else np.float64
+    low, scale = real(min_val), real(levels / (max_val - min_val))
+    flat_in, flat_out = values.reshape(-1), out.reshape(-1)
+    for start in range(0, flat_in.size, _BLOCK):
+        part = flat_in[start : start + _BLOCK].astype(real)
+        part -= low
+        part *= scale
+        # fmin and fmax prefer the number to NaN; truncation is the floor of what is not negative
+        np.fmin(np.fmax(part, 0, out=part), levels - 1, out=part)
+        flat_out[start : start + _BLOCK] = part
+    return out
+
+
+def dequantize(
+    arr: npt.NDArray[Any],
+    min_val: float,
+    max_val: float,
+    levels: int,
+    dtype: npt.DTypeLike = np.float64,
+) -> npt.NDArray[Any]:
+    """Turn levels back into values: the middle of each level.
+
+    Args:
+        arr: Array of levels, any shape.
+        min_val: Where level 0 begins.
+        max_val: Where the last level ends.
+        levels: Number of levels.
+        dtype: Of the result.
+
+    Returns:
+        An array of the shape of `arr`: ``(arr + 0.5) * (max_val - min_val) / levels + min_val``.
+
+    Raises:
+        ValueError: If `levels` is not a positive integer, or `min_val` is not below `max_val`.
+    """
+    _check(min_val, max_val, levels)
+    values = np.asarray(arr)
+    result = values + 0.5
+    result *= (max_val - min_val) / levels
+    result += min_val
+    return np.asarray(result).astype(dtype, copy=False)
+
+
+def _check(min_val: float, max_val: float, levels: object) -> None:
+    if not isinstance(levels, (int, np.integer)) or isinstance(levels, bool) or levels < 1:
+        raise ValueError(f"levels must be a positive integer, got {levels!r}")
+    if not min_val < max_val:
+        raise ValueError(f"min_val must be below max_val, got {min_val} and {max_val}")

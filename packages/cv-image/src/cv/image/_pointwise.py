@@ -1,0 +1,143 @@
+"""Mapping every value of an image: through a table for integers, by the formula itself for floats.
+
+Values of uint8 images are in [0, 255], of uint16 in [0, 65535], of float ones in [0, 255].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cv.image._arrays import Image, channels, check_image, for_cv2, row_blocks
+
+Function = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+
+_ALL_UINT8 = np.arange(256, dtype=np.uint8)
+
+
+def check_pointwise(img: object) -> Image:
+    """Return `img` if it is an image of a dtype with a known range of values, raise otherwise."""
+    img = check_image(img)
+    if img.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+        raise TypeError(f"img must be uint8, uint16, float32 or float64, got {img.dtype}")
+    return img
+
+
+def value_range(img: Image) -> int:
+    """The largest value of an image of this dtype."""
+    return 65535 if img.dtype == np.uint16 else 255
+
+
+def map_values(img: Image, function: Function, line: tuple[float, float] | None = None) -> Image:
+    """Apply `function` to every value; integer results are clipped to the range and cut off.
+
+    Args:
+        img: What `check_pointwise` let pass.
+        function: Elementwise, of an array of values.
+        line: (scale, shift) if the function is ``scale * value + shift``: a cheaper way than a table.
+
+    Returns:
+        An image of the same shape and dtype.
+    """
+    top = value_range(img)
+    if img.dtype.kind == "f":
+        out = np.empty(img.shape, img.dtype)
+        for rows in row_blocks(img, img.itemsize):
+            np.clip(function(img[rows]), 0, top, out=out[rows], casting="same_kind")
+        return out
+    table = np.clip(function(np.arange(top + 1)), 0, top).astype(img.dtype)
+    return apply_table(img, table, line)
+
+
+def apply_table(img: Image, table: Image, line: tuple[float, float] | None = None) -> Image:
+    """Look every value of a uint8 or uint16 image up in `table`, (256,) or (65536,)."""
+    if img.dtype == np.uint16:
+        return np.take(table, img)
+    if img.size == 0:
+        return np.empty(img.shape, table.dtype)
+    flat = _as_plane(img)
+    shift = None if line is None else _exact_shift(line, table)
+    if line is not None and shift is not None:
+        return cv2.addWeighted(flat, line[0], flat, 0, shift).reshape(img.shape)
+    return cv2.LUT(flat, table).reshape(img.shape)
+
+
+def apply_tables(
+    img: Image, tables: Sequence[Image], lines: Sequence[tuple[float, float] | None] | None = None
+) -> Image:
+    """Look the values of each channel up in its own table."""
+    count = channels(img)
+    if count == 1:
+        return apply_table(img, tables[0], lines[0] if lines else None)
+    out = np.empty(img.shape, img.dtype)
+    given = lines or [None] * count
+    if img.dtype == np.uint8 and count <= 4:
+        for rows in row_blocks(img, 1):
+            planes = cv2.split(for_cv2(img[rows]))
+            mapped = [apply_table(*each) for each in zip(planes, tables, given, strict=True)]
+            cv2.merge(mapped, dst=out[rows])
+        return out
+    for channel in range(count):
+        plane = np.ascontiguousarray(img[..., channel])
+        out[..., channel] = apply_table(plane, tables[channel], given[channel])
+    return out
+
+
+def histograms(img: Image) -> list[npt.NDArray[np.int64]]:
+    """How often each value occurs, for each channel of a uint8 or uint16 image."""
+    size = value_range(img) + 1
+    if img.size == 0:
+        return [np.zeros(size, np.int64)] * channels(img)
+    if img.dtype == np.uint8 and channels(img) <= 4:
+        values = for_cv2(img)
+        # float32 counts are exact up to 2**24: count large images in parts
+        part = max(1, 2**24 // img.shape[1])
+        return [
+            sum(
+                (
+                    cv2.calcHist([values[start : start + part]], [channel], None, [size], [0, size])
+                    .ravel()
+                    .astype(np.int64)
+                    for start in range(0, img.shape[0], part)
+                ),
+                np.zeros(size, np.int64),
+            )
+            for channel in range(channels(img))
+        ]
+    planes = img[..., None] if img.ndim == 2 else img
+    return [np.bincount(planes[..., channel].ravel(), minlength=size) for channel in range(channels(img))]
+
+
+def round_to_levels(img: Image) -> Image:
+    """The values of a float image as the nearest of 256 levels, uint8: what histograms of floats count."""
+    rounded: npt.NDArray[Any] = np.rint(np.clip(img, 0, 255))
+    return rounded.astype(np.uint8)
+
+
+def _as_plane(img: Image) -> Image:
+    """All values as one channel: OpenCV is fastest then, and has no limit on the number of channels."""
+    values = for_cv2(img)
+    if values.ndim == 2:
+        return values
+    if values.flags.c_contiguous:
+        return values.reshape(values.shape[0], -1)
+    return np.lib.stride_tricks.as_strided(
+        values, (values.shape[0], values.shape[1] * values.shape[2]), (values.strides[0], values.itemsize)
+    )
+
+
+def _exact_shift(line: tuple[float, float], table: Image) -> float | None:
+    """The shift with which OpenCV's rounded ``scale * value + shift`` gives the table, None if none does.
+
+    The table cuts off and OpenCV rounds, so 1/2 less something small. Tried with twice and half as much, so
+    that the result does not hang on the last bit of a float32.
+    """
+    for small in (5e-4, 2e-3):
+        tried = cv2.addWeighted(_ALL_UINT8, line[0], _ALL_UINT8, 0, line[1] - 0.5 + small)
+        if not np.array_equal(tried.ravel(), table):
+            return None
+    return line[1] - 0.5 + 1e-3
