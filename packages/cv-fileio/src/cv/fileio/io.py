@@ -65,11 +65,10 @@ def load(
     """
     if isinstance(file, (str, os.PathLike)):
         path = os.fspath(file)
-        handler, suffix = _handler_for_path(path, file_format)
-        if not suffix and file_client_args is None and not FileClient.parse_uri_prefix(path):
+        handler, suffix = _handler_for_path(file, file_format)
+        if not suffix and file_client_args is None and not FileClient.parse_uri_prefix(file):
             return _load_from_disk(handler, path, kwargs)
-        client = FileClient.infer_client(file_client_args, path)
-        data = bytes(client.get(path))
+        data = bytes(FileClient.infer_client(file_client_args, file).get(file))
         if suffix:
             data = decompress(data, suffix, path)
         return _load_from_bytes(handler, data, path, kwargs)
@@ -153,8 +152,8 @@ def dump(
         return _handler(file_format, "file_format").dump_to_str(obj, **kwargs)
     if isinstance(file, (str, os.PathLike)):
         path = os.fspath(file)
-        handler, suffix = _handler_for_path(path, file_format)
-        on_disk = file_client_args is None and not FileClient.parse_uri_prefix(path)
+        handler, suffix = _handler_for_path(file, file_format)
+        on_disk = file_client_args is None and not FileClient.parse_uri_prefix(file)
         if on_disk and not suffix:
             handler.dump_to_path(obj, path, **kwargs)
             return True
@@ -165,7 +164,7 @@ def dump(
             with atomic_write(path) as stream:
                 stream.write(data)
         else:
-            FileClient.infer_client(file_client_args, path).put(data, path)
+            FileClient.infer_client(file_client_args, file).put(data, file)
         return True
     if hasattr(file, "write"):
         if file_format is None:
@@ -207,9 +206,10 @@ def _is_handler(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, BaseFileHandler)
 
 
-def _handler_for_path(path: str, file_format: str | None) -> tuple[BaseFileHandler, str]:
+def _handler_for_path(file: str | os.PathLike[str], file_format: str | None) -> tuple[BaseFileHandler, str]:
     """The handler, and the suffix of a compression ('' for none)."""
-    if FileClient.parse_uri_prefix(path):
+    path = os.fspath(file)
+    if FileClient.parse_uri_prefix(file):
         path = path.split("?", 1)[0].split("#", 1)[0]
     name, suffix = split_suffix(path)
     if suffix[1:] in file_handlers:  # somebody registered a handler for 'gz': theirs

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +18,9 @@ from .base import RemoteBackend, StrPath, check_listing, names_below
 class LmdbBackend(RemoteBackend):
     """Keys are the file names in UTF-8, values the contents.
 
-    The database is opened at first use and once in each process, so a client may be made before
-    DataLoader workers are started, and may be pickled.
+    The database is opened at first use and once in each process, however many clients read it (LMDB
+    forbids opening it twice). So a client may be made before DataLoader workers are started, and may be
+    pickled.
 
     Args:
         db_path: The database: a folder (with ``data.mdb`` in it), or a file with ``subdir=False``.
@@ -47,7 +50,7 @@ class LmdbBackend(RemoteBackend):
             raise FileNotFoundError(f"db_path does not exist: {self.db_path}")
         kwargs.setdefault("subdir", not Path(self.db_path).is_file())
         self._options = dict(kwargs, readonly=readonly, lock=lock or not readonly, readahead=readahead)
-        self._opened: tuple[int, Any] | None = None
+        self._opened: _Environment | None = None
 
     def get(self, filepath: StrPath) -> bytes:
         """Read the value of a key."""
@@ -94,9 +97,7 @@ class LmdbBackend(RemoteBackend):
         return iter(names_below(self._keys(_folder(dir_path)), list_dir, list_file, suffix, recursive))
 
     def close(self) -> None:
-        """Close the database; it is opened again when needed."""
-        if self._opened and self._opened[0] == os.getpid():
-            self._opened[1].close()
+        """Let go of the database, which is closed with its last client; it is opened again when needed."""
         self._opened = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -118,15 +119,45 @@ class LmdbBackend(RemoteBackend):
         if write and self._options["readonly"]:
             raise PermissionError(f"{self.db_path} was opened with readonly=True")
         try:
-            # LMDB forbids using a parent's handle after a fork.
-            if self._opened is None or self._opened[0] != os.getpid():
-                self._opened = (os.getpid(), lmdb.open(self.db_path, **self._options))
-            with self._opened[1].begin(write=write) as transaction:
+            if self._opened is None or self._opened.pid != os.getpid():
+                self._opened = None  # else it would stay open
+                self._opened = _open(self.db_path, self._options)
+            with self._opened.handle.begin(write=write) as transaction:
                 yield transaction
         except lmdb.MapFullError as error:
             raise OSError(f"{self.db_path} is full: pass a larger map_size") from error
         except lmdb.Error as error:
             raise OSError(f"{self.db_path}: {error}") from error
+
+
+class _Environment:
+    """An open database of this process."""
+
+    def __init__(self, handle: Any, readonly: bool) -> None:
+        self.handle = handle
+        self.readonly = readonly
+        self.pid = os.getpid()
+
+
+_environments: weakref.WeakValueDictionary[str, _Environment] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def _open(db_path: str, options: dict[str, Any]) -> _Environment:
+    """The database of this path, shared by all clients in this process."""
+    path = os.path.realpath(db_path)
+    with _lock:
+        environment = _environments.get(path)
+        if environment is not None and environment.pid != os.getpid():
+            # A handle from before a fork must not be used. Closing it here leaves the parent's alone.
+            environment.handle.close()
+            environment = None
+        if environment is None:
+            environment = _Environment(_lmdb().open(db_path, **options), options["readonly"])
+            _environments[path] = environment
+        if environment.readonly and not options["readonly"]:
+            raise PermissionError(f"{db_path} is open in this process with readonly=True; close that first")
+        return environment
 
 
 def _key(filepath: StrPath) -> bytes:

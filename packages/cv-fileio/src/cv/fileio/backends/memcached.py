@@ -88,6 +88,10 @@ class MemcachedBackend(RemoteBackend):
             self._client[1].close()
         self._client = None
 
+    def __del__(self) -> None:
+        if getattr(self, "_client", None) is not None:
+            self.close()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client": None}
 
@@ -102,6 +106,8 @@ class MemcachedBackend(RemoteBackend):
             yield self._client[1]
         except TimeoutError as error:
             raise TimeoutError(f"memcached at {where} did not answer in time") from error
+        except errors.MemcacheUnexpectedCloseError as error:
+            raise ConnectionError(f"memcached at {where} closed the connection") from error
         except errors.MemcacheServerError as error:
             raise OSError(f"memcached at {where} refused: {_text(error)}") from error
         except (OSError, errors.MemcacheError) as error:
