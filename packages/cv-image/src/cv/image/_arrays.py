@@ -15,11 +15,13 @@ _BLOCK_BYTES = 128 * 1024
 
 
 def check_image(img: object, name: str = "img") -> Image:
-    """Return `img` if it is an array of shape (H, W) or (H, W, C), raise otherwise."""
+    """Return `img`, in native byte order, if it is an array of shape (H, W) or (H, W, C); raise otherwise."""
     if not isinstance(img, np.ndarray):
         raise TypeError(f"{name} must be an ndarray, got {type(img).__name__}")
     if img.ndim not in (2, 3):
         raise ValueError(f"{name} must have shape (H, W) or (H, W, C), got {img.shape}")
+    if not img.dtype.isnative:  # OpenCV looks at the type number only and would read garbage
+        return img.astype(img.dtype.newbyteorder("="))
     return img
 
 
@@ -45,12 +47,10 @@ def copied(img: Image) -> Image:
 
 
 def for_cv2(img: Image) -> Image:
-    """`img` in a layout and byte order that OpenCV reads correctly, without a copy where that is possible.
+    """`img` in a layout that OpenCV reads correctly, without a copy where that is possible.
 
-    Rows may lie apart (a crop); pixels within a row must be packed, strides positive, bytes in native order.
+    Rows may lie apart (a crop); pixels within a row must be packed and strides positive.
     """
-    if not img.dtype.isnative:  # OpenCV looks at the type number only and would read garbage
-        return np.ascontiguousarray(img.astype(img.dtype.newbyteorder("=")))
     if img.flags.c_contiguous:
         return img
     packed = img.strides[-1] == img.itemsize and (

@@ -53,7 +53,7 @@ def imflip(img: Image, direction: str = "horizontal") -> Image:
         AssertionError: If the direction is unknown.
     """
     code = _flip_code(direction)
-    check_image(img)
+    img = check_image(img)
     if not _cv2_can_flip(img):
         return np.ascontiguousarray(_flipped_view(img, direction))
     return like(cv2.flip(for_cv2(img), code), img)
@@ -109,7 +109,8 @@ def imrotate(
     """
     if center is not None and auto_bound:
         raise ValueError(f"center must be None with auto_bound, got {center}")
-    check_not_empty(check_image(img))
+    img = check_image(img)
+    check_not_empty(img)
     if not math.isfinite(angle):
         raise ValueError(f"angle must be finite, got {angle}")
     mode = cv2_interpolation(interpolation)
@@ -155,7 +156,8 @@ def imshear(
         ValueError: If `border_value` is neither a number nor a tuple.
     """
     _check_direction(direction)
-    check_not_empty(check_image(img))
+    img = check_image(img)
+    check_not_empty(img)
     border = _border_tuple(border_value, img)
     matrix = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
     matrix[(0, 1) if direction == "horizontal" else (1, 0)] = magnitude
@@ -186,7 +188,8 @@ def imtranslate(
         ValueError: If `border_value` is neither a number nor a tuple.
     """
     _check_direction(direction)
-    check_not_empty(check_image(img))
+    img = check_image(img)
+    check_not_empty(img)
     if not math.isfinite(offset):
         raise ValueError(f"offset must be finite, got {offset}")
     border = _border_tuple(border_value, img)
@@ -223,7 +226,8 @@ def imcrop(
         ValueError: If `bboxes` has another shape, holds NaN or infinity, or a box ends before it begins.
         AssertionError: If `pad_fill` has the wrong length.
     """
-    check_not_empty(check_image(img))
+    img = check_image(img)
+    check_not_empty(img)
     boxes = _check_boxes(bboxes)
     fill = None if pad_fill is None else per_channel(pad_fill, img, AssertionError, "pad_fill")
     height, width = img.shape[:2]
@@ -267,7 +271,7 @@ def impad(
             "constant".
         TypeError: If `pad_val` is neither a number nor a sequence of numbers.
     """
-    check_image(img)
+    img = check_image(img)
     if (shape is None) == (padding is None):
         raise AssertionError(f"give either shape or padding, got shape={shape} and padding={padding}")
     if padding_mode not in _BORDERS:
@@ -326,7 +330,7 @@ def cutout(img: Image, shape: int | tuple[int, int], pad_val: float | tuple[floa
         AssertionError: If `shape` is not one or two non-negative integers, or `pad_val` has the wrong length.
         TypeError: If `pad_val` is neither a number nor a tuple.
     """
-    check_image(img)
+    img = check_image(img)
     cut_height, cut_width = _cutout_shape(shape)
     fill = _cutout_fill(pad_val, img)
     height, width = img.shape[:2]

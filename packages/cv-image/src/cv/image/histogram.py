@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cv.image._arrays import Image, check_not_empty, copied, describe, for_cv2, is_natural
+from cv.image._arrays import Image, check_image, check_not_empty, copied, describe, for_cv2, is_natural
 from cv.image._pointwise import apply_table, apply_tables, check_pointwise, histograms, round_to_levels
 
 _TableAndLine = tuple[Image, tuple[float, float] | None]
@@ -46,7 +46,7 @@ def auto_contrast(img: Image, cutoff: float | tuple[float, float] = 0) -> Image:
         AssertionError: If `cutoff` is neither a number nor a tuple of two.
         ValueError: If it is negative or more than 100.
     """
-    check_pointwise(img)
+    img = check_pointwise(img)
     low, high = _check_cutoff(cutoff)
 
     return _by_histogram(img, lambda counts: _stretching_table(counts, low, high))
@@ -104,6 +104,7 @@ def clahe(img: Image, clip_limit: float = 40.0, tile_grid_size: tuple[int, int] 
         AssertionError: If an argument has the wrong type.
     """
     _check_clahe(img, clip_limit, tile_grid_size)
+    img = check_image(img)
     check_not_empty(img)
     values = img if img.dtype in (np.uint8, np.uint16) else img.astype(np.uint8)
     method = cv2.createCLAHE(float(clip_limit), tile_grid_size)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cv.image._arrays import for_cv2
+from cv.image._arrays import check_image, for_cv2
 from cv.image._files import write_atomic
 from cv.image.codecs import Backend, ChannelOrder, Flag, codec
 from cv.image.errors import ImageDecodeError
@@ -189,7 +189,9 @@ def imwrite(
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        encoded, buffer = cv2.imencode(path.suffix, for_cv2(img), list(params) if params is not None else [])
+        encoded, buffer = cv2.imencode(
+            path.suffix, for_cv2(check_image(img)), list(params) if params is not None else []
+        )
     except cv2.error as error:
         raise ValueError(f"{_unwritable(img, path)}: {error.err or error}") from error
     if not encoded:

@@ -32,7 +32,7 @@ def imnormalize(
         ValueError: If `mean` or `std` does not fit the channels, `std` is 0, or `to_rgb` has no three
             channels.
     """
-    check_image(img)
+    img = check_image(img)
     scale, shift = _scale_and_shift(img, mean, std)
     return scale_channels(img, scale, shift, swap=_swaps(img, to_rgb, "to_rgb"), dtype=np.float32)
 
@@ -53,7 +53,8 @@ def imnormalize_(img: Image, mean: PerChannel, std: PerChannel, to_rgb: bool = T
         AssertionError: If the dtype is not float32 or float64.
         ValueError: As for `imnormalize`.
     """
-    _check_float(check_image(img))
+    check_image(img)
+    _check_float(img)
     scale, shift = _scale_and_shift(img, mean, std)
     return scale_channels(img, scale, shift, swap=_swaps(img, to_rgb, "to_rgb"), out=img)
 
@@ -74,7 +75,8 @@ def imdenormalize(img: Image, mean: PerChannel, std: PerChannel, to_bgr: bool = 
         AssertionError: If the dtype is not float32 or float64.
         ValueError: If `mean` or `std` does not fit the channels, or `to_bgr` has no three channels.
     """
-    _check_float(check_image(img))
+    img = check_image(img)
+    _check_float(img)
     scale, shift = _per_channel(std, img, "std"), _per_channel(mean, img, "mean")
     swap = _swaps(img, to_bgr, "to_bgr")
     if swap:

@@ -39,7 +39,7 @@ def iminvert(img: Image) -> Image:
     Returns:
         The inverted image, of the same dtype.
     """
-    check_pointwise(img)
+    img = check_pointwise(img)
     if img.dtype.kind == "u":
         return np.bitwise_not(img)
     inverted: Image = img.dtype.type(255) - img
@@ -59,7 +59,7 @@ def posterize(img: Image, bits: int) -> Image:
     Raises:
         ValueError: If `bits` is not an integer in [0, 8].
     """
-    check_pointwise(img)
+    img = check_pointwise(img)
     if not is_natural(bits) or bits > 8:
         raise ValueError(f"bits must be an integer from 0 to 8, got {bits!r}")
     if img.dtype.kind == "u":
@@ -80,7 +80,7 @@ def solarize(img: Image, thr: float = 128) -> Image:
     Returns:
         The solarized image, of the same dtype.
     """
-    check_pointwise(img)
+    img = check_pointwise(img)
     top = value_range(img)
     if img.dtype != np.uint8 or img.size == 0:
         return map_values(img, lambda values: np.where(values < thr, values, top - values))
@@ -115,7 +115,7 @@ def adjust_contrast(img: Image, factor: float = 1.0) -> Image:
     Returns:
         The image of the same dtype, clipped to its range; integers are cut off.
     """
-    check_pointwise(img)
+    img = check_pointwise(img)
     if img.size == 0:
         return copied(img)
     return _blend_with_value(img, int(_mean_grey(img) + 0.5), factor)
@@ -136,7 +136,7 @@ def adjust_color(img: Image, alpha: float = 1, beta: float | None = None, gamma:
     Raises:
         ValueError: If the image has neither one nor three channels.
     """
-    check_pointwise(img)
+    img = check_pointwise(img)
     if channels(img) not in (1, 3):
         raise ValueError(f"img must have shape (H, W), (H, W, 1) or (H, W, 3), got {img.shape}")
     beta = 1 - alpha if beta is None else beta
@@ -175,11 +175,11 @@ def adjust_sharpness(img: Image, factor: float = 1.0, kernel: npt.NDArray[Any] |
         AssertionError: If `kernel` is not a two-dimensional array.
     """
     weights = _SMOOTH if kernel is None else _check_kernel(kernel)
-    check_pointwise(img)
+    img = check_pointwise(img)
     if img.size == 0:
         return copied(img)
-    # The sum is rounded and has to be cut off: half less something small.
-    shift = -0.499 if img.dtype.kind == "u" else 0.0
+    # OpenCV rounds the sum, and it has to be cut off: half less something above the last bit of a float32.
+    shift = {"uint8": -0.499, "uint16": -0.48}.get(img.dtype.name, 0.0)
 
     def blend(part: Image, _: slice) -> Image:
         smooth = cv2.filter2D(part, -1, weights)

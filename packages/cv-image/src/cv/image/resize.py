@@ -76,7 +76,8 @@ def imresize(
         ValueError: If the image is empty, a side is not positive, or interpolation or backend is unknown.
         TypeError: If the backend cannot resize the dtype.
     """
-    check_not_empty(check_image(img))
+    img = check_image(img)
+    check_not_empty(img)
     width, height = _check_size(size)
     if backend is None:
         backend = "pillow" if current_backend() == "pillow" else "cv2"
@@ -198,7 +199,8 @@ def imrescale(
         ValueError: If `scale` is not positive.
         TypeError: If it is neither a number nor a tuple.
     """
-    check_not_empty(check_image(img))
+    img = check_image(img)
+    check_not_empty(img)
     height, width = img.shape[:2]
     size, factor = rescale_size((width, height), scale, return_scale=True)
     resized = imresize(img, size, interpolation=interpolation, backend=backend)
