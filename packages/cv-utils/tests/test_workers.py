@@ -6,6 +6,7 @@ Scripts run in an interpreter of their own: functions of this module could not b
 import io
 import json
 import math
+import multiprocessing
 import os
 import pickle
 import signal
@@ -202,21 +203,44 @@ def test_an_exception_that_cannot_travel(tmp_path: Path) -> None:
     assert "in odd" in done.stderr
 
 
-def test_a_function_that_cannot_travel() -> None:
-    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
-        track_parallel_progress(lambda x: x, [1], 1, file=io.StringIO())
+def test_tasks_and_results_that_cannot_travel() -> None:
+    for tasks, func in (([lambda: 1], id), ([1], lambda x: lambda: x)):
+        with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
+            track_parallel_progress(func, tasks, 1, file=io.StringIO())
+
+
+def test_large_tasks_and_results_do_not_block_each_other() -> None:
+    tasks = [bytes([i]) * 3_000_000 for i in range(8)]
+    assert track_parallel_progress(bytes.upper, tasks, 2, file=io.StringIO()) == [t.upper() for t in tasks]
+
+
+def test_an_iterable_that_fails() -> None:
+    def tasks() -> Any:
+        yield 1
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        track_parallel_progress(abs, tasks(), 2, file=io.StringIO())
+    assert multiprocessing.active_children() == []
 
 
 def test_a_process_that_dies_does_not_hang_the_caller(tmp_path: Path) -> None:
     done = run(tmp_path, "track_parallel_progress(die, range(10), 2)")
     assert done.returncode == 1
-    assert "BrokenProcessPool" in done.stderr
+    assert "WorkerError: a worker process died of SIGKILL (out of memory?) at task " in done.stderr
+
+
+def test_a_process_that_exits(tmp_path: Path) -> None:
+    done = run(tmp_path, "track_parallel_progress(sys.exit, range(3, 9), 1, chunksize=2)")
+    assert done.returncode == 1
+    assert "WorkerError: a worker process died with exit code 3 at one of the tasks 0 to 1" in done.stderr
 
 
 def test_a_failing_initializer(tmp_path: Path) -> None:
     done = run(tmp_path, "track_parallel_progress(square, range(10), 2, fail, (3,))")
     assert done.returncode == 1
     assert "KeyError: 'task three'" in done.stderr
+    assert "in fail" in done.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")

@@ -1,4 +1,4 @@
-"""Registries, logging, progress and small helpers.
+"""Configs, registries, logging, progress and small helpers.
 
 Names that come from torch (``_BatchNorm``, ``DataLoader``, ``TORCH_VERSION`` …) are looked up when first
 used; importing this package needs neither torch nor numpy.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cv.utils import _torch
+from cv.utils.config import Config, ConfigDict, ConfigError, DictAction, UntrustedCodeError
 from cv.utils.env import collect_env
 from cv.utils.errors import CvDeprecationWarning, UsageError, WorkerError
 from cv.utils.logging import get_logger, print_log
@@ -61,6 +62,10 @@ __all__ = [
     # registries
     "Registry",
     "build_from_cfg",
+    # configs
+    "Config",
+    "ConfigDict",
+    "DictAction",
     # logging
     "get_logger",
     "print_log",
@@ -124,8 +129,10 @@ __all__ = [
     "assert_params_all_zeros",
     "check_python_script",
     # errors
+    "ConfigError",
     "CvDeprecationWarning",
     "MissingPrerequisiteError",
+    "UntrustedCodeError",
     "UsageError",
     "WorkerError",
 ]

@@ -1,26 +1,27 @@
-"""Run a function over tasks in several processes, and leave none behind."""
+"""Run a function over tasks in several processes, and leave none behind.
+
+Each process has a pipe of its own and gets a new chunk of tasks when it has sent the results of the last. So
+a process that dies is noticed at once, and neither side can wait for the other to read.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import multiprocessing
-import multiprocessing.connection
 import os
 import pickle
 import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from cv.utils.errors import WorkerError
 
 _R = TypeVar("_R")
 
-# Chunks that are under way or wait in front of the processes, for each process: enough to keep it busy.
-_CHUNKS_AHEAD = 4
 # Seconds that a process has to end after it was told to.
 _GRACE = 5.0
 
@@ -34,63 +35,131 @@ def run_in_processes(
     initargs: tuple[Any, ...],
 ) -> Iterator[tuple[int, _R]]:
     """Yield ``(index of the task, result)`` as tasks end; see ``track_parallel_progress``."""
-    context: Any = _RecordingContext(multiprocessing.get_context())
-    executor = ProcessPoolExecutor(nproc, context, _start_worker, (initializer, initargs))
-    numbered = enumerate(tasks)
-    pending: dict[Future[list[_R]], list[int]] = {}
+    chunks = _chunks(tasks, chunksize)
+    workers: list[_Worker] = []
     try:
-        while True:
-            while len(pending) < nproc * _CHUNKS_AHEAD and (
-                chunk := list(itertools.islice(numbered, chunksize))
-            ):
-                future = executor.submit(_run_chunk, func, [task for _, task in chunk])
-                pending[future] = [index for index, _ in chunk]
-            if not pending:
-                break
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                yield from zip(pending.pop(future), future.result(), strict=True)
-        executor.shutdown()
+        for first_chunk in itertools.islice(chunks, nproc):
+            workers.append(_Worker(func, initializer, initargs))
+            workers[-1].send(first_chunk)
+        busy = list(workers)
+        while busy:
+            ready = wait([thing for worker in busy for thing in (worker.connection, worker.process.sentinel)])
+            for worker in list(busy):
+                if worker.connection in ready or worker.process.sentinel in ready:
+                    done = worker.receive()
+                    chunk = next(chunks, None)
+                    worker.send(chunk)
+                    if chunk is None:
+                        busy.remove(worker)
+                    yield from done
+        for worker in workers:
+            worker.process.join()
     except BaseException:
         # An error, Ctrl-C, or a caller who stops: nobody waits for the rest.
-        context.end_processes()
-        executor.shutdown(cancel_futures=True)
+        _end([worker.process for worker in workers])
         raise
+    finally:
+        for worker in workers:
+            worker.connection.close()
 
 
-class _RecordingContext:
-    """A multiprocessing context that remembers the processes made through it."""
+class _RemoteError(Exception):
+    """The traceback of a worker, shown as the cause of an exception."""
 
-    def __init__(self, context: Any) -> None:
-        self._context = context
-        self._processes: list[Any] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    def Process(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
-        process = self._context.Process(*args, **kwargs)
-        self._processes.append(process)
-        return process
-
-    def end_processes(self) -> None:
-        started = [process for process in self._processes if process.pid is not None]
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join(_GRACE)
-            if process.is_alive():
-                process.kill()
-                process.join()
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
-def _start_worker(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+class _Worker:
+    """A process and the chunk it is at."""
+
+    def __init__(
+        self,
+        func: Callable[[Any], Any],
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+    ) -> None:
+        context: Any = multiprocessing.get_context()
+        self.connection, remote = context.Pipe()
+        self.process = context.Process(target=_work, args=(remote, func, initializer, initargs), daemon=True)
+        self.process.start()
+        remote.close()
+        self._indices: list[int] = []
+
+    def send(self, chunk: list[tuple[int, Any]] | None) -> None:
+        """Give it a chunk; None tells it to end."""
+        self._indices = [] if chunk is None else [index for index, _ in chunk]
+        try:
+            self.connection.send(None if chunk is None else [task for _, task in chunk])
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._died() from None
+
+    def receive(self) -> list[tuple[int, Any]]:
+        """The results of the chunk."""
+        try:
+            # It may have died after it sent them, or without.
+            if not self.connection.poll():
+                raise self._died()
+            error, trace, results = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            raise self._died() from None
+        if error is not None:
+            raise error from _RemoteError(trace)
+        return list(zip(self._indices, results, strict=True))
+
+    def _died(self) -> WorkerError:
+        self.process.join(_GRACE)
+        code = self.process.exitcode
+        how = f"with exit code {code}"
+        if code is not None and code < 0:
+            how = f"of {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL:
+            how += " (out of memory?)"
+        which = f"task {self._indices[0]}" if self._indices else "its last task"
+        if len(self._indices) > 1:
+            which = f"one of the tasks {self._indices[0]} to {self._indices[-1]}"
+        return WorkerError(f"a worker process died {how} at {which}")
+
+
+def _chunks(tasks: Iterable[Any], size: int) -> Iterator[list[tuple[int, Any]]]:
+    """The tasks with their indices, a few at a time."""
+    numbered = enumerate(tasks)
+    while chunk := list(itertools.islice(numbered, size)):
+        yield chunk
+
+
+def _end(processes: list[Any]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(_GRACE)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+# In the worker.
+
+
+def _work(
+    connection: Connection[Any, Any],
+    func: Callable[[Any], Any],
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+) -> None:
     # Ctrl-C reaches every process of a terminal: it is for the parent to handle, which then sends SIGTERM.
     # A forked process may have inherited a handler for that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if initializer is not None:
-        initializer(*initargs)
+    failed = None
+    try:
+        if initializer is not None:
+            initializer(*initargs)
+    except Exception as error:
+        failed = _described(error)
+    while (chunk := connection.recv()) is not None:
+        connection.send_bytes(failed or _run(func, chunk))
 
 
 def _end_with_parent() -> None:
@@ -98,23 +167,24 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         with contextlib.suppress(OSError):
-            multiprocessing.connection.wait([parent.sentinel])
+            wait([parent.sentinel])
             os._exit(1)
 
 
-def _run_chunk(func: Callable[[Any], _R], chunk: list[Any]) -> list[_R]:
+def _run(func: Callable[[Any], Any], chunk: list[Any]) -> bytes:
+    """Do the tasks; ``(error, its traceback, results)``, pickled."""
     try:
-        return [func(task) for task in chunk]
+        return pickle.dumps((None, "", [func(task) for task in chunk]))
     except Exception as error:
-        if _survives_pickling(error):
-            raise
-        text = "".join(traceback.format_exception(error))
-        raise WorkerError(f"{type(error).__name__}: {error}\n\n{text}") from None
+        return _described(error)
 
 
-def _survives_pickling(error: Exception) -> bool:
-    """Whether the exception can be sent: one that fails to be read again would break the whole pool."""
+def _described(error: Exception) -> bytes:
+    trace = "".join(traceback.format_exception(error))
     try:
-        return type(pickle.loads(pickle.dumps(error))) is type(error)
-    except Exception:
-        return False
+        pickled = pickle.dumps((error, trace, None))
+        if type(pickle.loads(pickled)[0]) is type(error):
+            return pickled
+    except Exception:  # an exception may fail in any way to be pickled, or to be read again
+        pass
+    return pickle.dumps((WorkerError(f"{type(error).__name__}: {error}"), trace, None))

@@ -22,4 +22,4 @@ class CvDeprecationWarning(DeprecationWarning, UserWarning):
 
 
 class WorkerError(RuntimeError):
-    """A task in another process raised an exception that cannot be sent; the text holds its traceback."""
+    """A worker process died, or raised an exception that cannot be sent to its parent."""

@@ -208,7 +208,7 @@ def track_parallel_progress(
     if a process dies, or at Ctrl-C, all of them are ended before the exception reaches the caller.
 
     Args:
-        func: Called with each task; it is pickled, so a lambda will not do.
+        func: Called with each task. Where processes are not forked it is pickled, so a lambda will not do.
         tasks: The tasks, or ``(tasks, number of them)``. They are taken as they are needed, so a generator
             may be long; without a number it gets a bar without an end.
         nproc: Number of processes.
@@ -227,8 +227,8 @@ def track_parallel_progress(
     Raises:
         TypeError: ``tasks`` is not iterable or ``initargs`` not a tuple.
         ValueError: ``nproc`` or ``chunksize`` is less than 1.
-        concurrent.futures.process.BrokenProcessPool: A process died, of a signal or lack of memory.
-        WorkerError: ``func`` raised something that cannot be pickled and read again.
+        WorkerError: A process died, of a signal or lack of memory, or ``func`` raised something that cannot
+            be sent to this process.
         Exception: What ``func`` raised; its cause shows the traceback of the process.
     """
     from cv.utils._workers import run_in_processes
