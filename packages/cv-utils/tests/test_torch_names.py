@@ -72,6 +72,13 @@ else:
     assert done.returncode == 0, done.stderr
 
 
+def test_configs_are_looked_up_when_used() -> None:
+    code = "import sys, cv.utils; assert 'cv.utils.config' not in sys.modules; "
+    for access in ("cv.utils.config.Config", "cv.utils.DictAction", "cv.utils.ConfigDict"):
+        done = run(f"{code}{access}; assert cv.utils.Config is cv.utils.config.Config")
+        assert done.returncode == 0, done.stderr
+
+
 def test_unknown_names() -> None:
     for module in (cv.utils, parrots_wrapper):
         with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'Nothing'"):

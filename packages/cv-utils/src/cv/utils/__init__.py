@@ -1,15 +1,15 @@
 """Configs, registries, logging, progress and small helpers.
 
-Names that come from torch (``_BatchNorm``, ``DataLoader``, ``TORCH_VERSION`` …) are looked up when first
-used; importing this package needs neither torch nor numpy.
+Importing this package is quick and needs neither torch nor numpy: names that come from torch
+(``_BatchNorm``, ``DataLoader``, ``TORCH_VERSION`` …), and configs, are looked up when first used.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from cv.utils import _torch
-from cv.utils.config import Config, ConfigDict, ConfigError, DictAction, UntrustedCodeError
 from cv.utils.env import collect_env
 from cv.utils.errors import CvDeprecationWarning, UsageError, WorkerError
 from cv.utils.logging import get_logger, print_log
@@ -56,6 +56,7 @@ from cv.utils.trace import is_jit_tracing
 from cv.utils.version_utils import digit_version, get_git_hash, parse_version_info
 
 if TYPE_CHECKING:
+    from cv.utils.config import Config, ConfigDict, ConfigError, DictAction, UntrustedCodeError
     from cv.utils.parrots_wrapper import *  # noqa: F403  (the names of _torch.TABLE, for type checkers)
 
 __all__ = [
@@ -138,11 +139,17 @@ __all__ = [
 ]
 
 
+_FROM_CONFIG = ("Config", "ConfigDict", "ConfigError", "DictAction", "UntrustedCodeError")
+
+
 def __getattr__(name: str) -> Any:
-    value = _torch.lookup(__name__, name)
-    globals()[name] = value
-    return value
+    if name == "config" or name in _FROM_CONFIG:
+        config = importlib.import_module("cv.utils.config")
+        globals().update({item: getattr(config, item) for item in _FROM_CONFIG})
+    else:
+        globals()[name] = _torch.lookup(__name__, name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_torch.TABLE})
+    return sorted({*globals(), *__all__, *_torch.TABLE})
