@@ -15,7 +15,7 @@ MAX_UNITS = 2_000_000
 MAX_INT_BITS = 4096
 MAX_INT = 1 << MAX_INT_BITS
 MAX_DEPTH = 100  # of nested values; native hash() of a tuple nested too deeply crashes the interpreter
-MAX_SOURCE_CHARS = 2_000_000
+MAX_SOURCE_CHARS = 500_000  # parsing takes about 600 bytes of memory per character
 
 
 class LimitError(Exception):

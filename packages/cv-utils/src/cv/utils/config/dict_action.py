@@ -6,13 +6,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from cv.utils.errors import UsageError
+
 __all__ = ["DictAction", "parse_value"]
 
 _CLOSING = {"[": "]", "(": ")"}
-
-
-class UnbalancedBracketsError(AssertionError, ValueError):
-    """A value whose brackets or quotes do not match."""
 
 
 class DictAction(argparse.Action):
@@ -117,8 +115,8 @@ def _scan(text: str) -> list[tuple[int, str, int]]:
         if char in _CLOSING:
             open_brackets.append(char)
         elif char in "])" and (not open_brackets or _CLOSING[open_brackets.pop()] != char):
-            raise UnbalancedBracketsError(f"unbalanced brackets in {text!r}")
+            raise UsageError(f"unbalanced brackets in {text!r}")
         seen.append((index, char, len(open_brackets)))
     if quote or open_brackets:
-        raise UnbalancedBracketsError(f"unbalanced {'quotes' if quote else 'brackets'} in {text!r}")
+        raise UsageError(f"unbalanced {'quotes' if quote else 'brackets'} in {text!r}")
     return seen

@@ -41,14 +41,20 @@ def _dump_yaml(config: dict[Any, Any]) -> str:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Without aliases, and with strings that look like references in double quotes, to be escaped."""
+        """Without aliases, and with strings that need escapes in double quotes.
+
+        That is strings which look like references, and strings with characters which PyYAML would write
+        plainly and read back as something else (U+0085).
+        """
 
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
     def represent_str(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         return dumper.represent_scalar(
-            "tag:yaml.org,2002:str", text, style='"' if REFERENCE.search(text) else None
+            "tag:yaml.org,2002:str",
+            text,
+            style='"' if REFERENCE.search(text) or not text.isprintable() else None,
         )
 
     Dumper.add_representer(str, represent_str)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cv.utils.errors import CvDeprecationWarning
 
 from .budget import MAX_SOURCE_CHARS, Budget
 from .errors import TRUST_HINT, ConfigError, UntrustedCodeError
@@ -297,5 +300,16 @@ def _warn_of_deprecation(info: Any, path: Path) -> Path | None:
         replacement = candidate if candidate.is_file() else None
     if info.get("reference"):
         text += f" More information: {info['reference']}."
-    warnings.warn(text, UserWarning, stacklevel=6)
+    warnings.warn(text, CvDeprecationWarning, stacklevel=_frames_to_caller())
     return replacement
+
+
+def _frames_to_caller() -> int:
+    """The ``stacklevel`` that makes a warning point at the code that called into this package."""
+    package = __name__.rpartition(".")[0]
+    frame = sys._getframe(1)
+    level = 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+        frame = frame.f_back
+        level += 1
+    return level

@@ -11,6 +11,7 @@ import keyword
 import math
 import numbers
 import os
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,7 +105,7 @@ class _Formatter:
             return "[", "]", items
         if isinstance(value, tuple):
             return "(", ")", items
-        items.sort(key=lambda part: (type(part[1]).__name__, repr(part[1])))
+        items.sort(key=lambda part: str(self._inline(part[1], WIDTH * 1000, path)))
         if isinstance(value, frozenset):
             return ("frozenset({", "})", items) if items else ("frozenset(", ")", items)
         return ("{", "}", items) if items else ("set(", ")", items)
@@ -145,7 +146,9 @@ def _is_container(value: Any) -> bool:
 
 
 def _is_name(key: object) -> bool:
-    return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)
+    if not isinstance(key, str) or not key.isidentifier() or keyword.iskeyword(key):
+        return False
+    return key.isascii() or unicodedata.normalize("NFKC", key) == key  # Python normalises names
 
 
 def _quote(text: str) -> str:
