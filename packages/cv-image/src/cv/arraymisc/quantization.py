@@ -39,15 +39,17 @@ def quantize(
     out = np.empty(values.shape, dtype)
     # float32 values are computed in float32: its 24 bits are more than a level number needs.
     real = np.float32 if values.dtype == np.float32 and levels < 2**16 else np.float64
-    low, scale = real(min_val), real(levels / (max_val - min_val))
+    low, width = real(min_val), real(max_val - min_val)
+    integer = out.dtype.kind in "iu"
     flat_in, flat_out = values.reshape(-1), out.reshape(-1)
     for start in range(0, flat_in.size, _BLOCK):
         part = flat_in[start : start + _BLOCK].astype(real)
         part -= low
-        part *= scale
-        # fmin and fmax prefer the number to NaN; truncation is the floor of what is not negative
+        part *= levels  # not levels / width at once: that would move values on the border of two levels
+        part /= width
+        # fmin and fmax prefer the number to NaN; cutting off is the floor of what is not negative
         np.fmin(np.fmax(part, 0, out=part), levels - 1, out=part)
-        flat_out[start : start + _BLOCK] = part
+        flat_out[start : start + _BLOCK] = part if integer else np.trunc(part, out=part)
     return out
 
 

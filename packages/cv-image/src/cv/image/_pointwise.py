@@ -49,7 +49,10 @@ def map_values(img: Image, function: Function, line: tuple[float, float] | None 
         for rows in row_blocks(img, img.itemsize):
             np.clip(function(img[rows]), 0, top, out=out[rows], casting="same_kind")
         return out
-    table = np.clip(function(np.arange(top + 1)), 0, top).astype(img.dtype)
+    mapped = np.clip(function(np.arange(top + 1)), 0, top)
+    if top > 255:  # in float64; without it 0.7 * 2570 = 1798.9999999999998 would be cut off to 1798
+        mapped = np.minimum(mapped + 1e-6, top)
+    table = mapped.astype(img.dtype)
     return apply_table(img, table, line)
 
 
