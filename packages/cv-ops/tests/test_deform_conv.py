@@ -161,3 +161,8 @@ def test_new_state_dicts_are_left_alone():
     state = {"conv2.weight": torch.ones(4, 3, 3, 3), "conv2_offset.weight": torch.ones(1)}
     load(DeformConv2dPack(3, 4, 3), state, {"version": 2})
     assert set(state) == {"conv2.weight", "conv2_offset.weight"}
+
+
+def test_the_old_name_of_deform_groups_is_taken_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="deformable_groups"):
+        assert DeformConv2d(6, 4, 3, deformable_groups=3).deform_groups == 3

@@ -415,3 +415,8 @@ def test_layers_refuse_channels_that_groups_do_not_divide():
         ModulatedDeformConv2d(6, 4, 3, groups=3)
     with pytest.raises(ValueError, match="in_channels must be divisible by deform_groups, got 6 and 4"):
         ModulatedDeformConv2d(6, 4, 3, deform_groups=4)
+
+
+def test_the_old_name_of_deform_groups_is_taken_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="deformable_groups"):
+        assert ModulatedDeformConv2dPack(6, 4, 3, deformable_groups=3).deform_groups == 3

@@ -41,4 +41,45 @@ struct Vec {
   }
 };
 
+// out[c] = sum over i < n of weights[i] * rows[i][c], for c < count
+template <typename T>
+CV_HD void weighted_sum(T* CV_RESTRICT out, const T* const* rows, const T* weights, int64_t n, int64_t count) {
+  using V = Vec<T>;
+  int64_t c = 0;
+  for (; c + 4 * V::size <= count; c += 4 * V::size) {
+    V s0 = V::zero(), s1 = V::zero(), s2 = V::zero(), s3 = V::zero();
+    for (int64_t i = 0; i < n; ++i) {
+      const T* row = rows[i] + c;
+      const T w = weights[i];
+      s0 += w * V::load(row);
+      s1 += w * V::load(row + V::size);
+      s2 += w * V::load(row + 2 * V::size);
+      s3 += w * V::load(row + 3 * V::size);
+    }
+    s0.store(out + c);
+    s1.store(out + c + V::size);
+    s2.store(out + c + 2 * V::size);
+    s3.store(out + c + 3 * V::size);
+  }
+  for (; c + V::size <= count; c += V::size) {
+    V s = V::zero();
+    for (int64_t i = 0; i < n; ++i) s += weights[i] * V::load(rows[i] + c);
+    s.store(out + c);
+  }
+  for (; c < count; ++c) {
+    T s = T(0);
+    for (int64_t i = 0; i < n; ++i) s += weights[i] * rows[i][c];
+    out[c] = s;
+  }
+}
+
+// out[c] += weight * row[c], for c < count
+template <typename T>
+CV_HD void add_scaled(T* CV_RESTRICT out, const T* CV_RESTRICT row, T weight, int64_t count) {
+  using V = Vec<T>;
+  int64_t c = 0;
+  for (; c + V::size <= count; c += V::size) (V::load(out + c) + weight * V::load(row + c)).store(out + c);
+  for (; c < count; ++c) out[c] += weight * row[c];
+}
+
 }  // namespace cv

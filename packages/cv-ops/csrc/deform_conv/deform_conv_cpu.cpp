@@ -85,15 +85,6 @@ CV_HD void dot_rows(T d[4], const T* CV_RESTRICT grad, const T* const rows[4], i
     for (int i = 0; i < 4; ++i) d[i] += grad[c] * rows[i][c];
 }
 
-// out[c] += w * grad[c]
-template <typename T>
-CV_HD void add_scaled(T* CV_RESTRICT out, const T* CV_RESTRICT grad, T w, int64_t n) {
-  using V = Vec<T>;
-  int64_t c = 0;
-  for (; c + V::size <= n; c += V::size) (V::load(out + c) + w * V::load(grad + c)).store(out + c);
-  for (; c < n; ++c) out[c] += w * grad[c];
-}
-
 template <typename T>
 CV_HD void neighbour_rows(const Problem<T>& p, int64_t batch, const Sample<T>& s, const T* rows[4]) {
   const T* image = p.input + batch * p.g.height * p.g.width * p.g.channels;

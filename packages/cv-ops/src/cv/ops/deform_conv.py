@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cv.cnn.deformable import DeformableLayer
+from cv.utils import deprecated_api_warning
 
 from ._load import operator
 from ._memory_format import like_input
@@ -96,7 +97,8 @@ def apply_deform_conv2d(
     )
     _check_tensors(name, x, offset, mask, weight, bias)
     _check_shapes(x, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
-    return _forward(x, offset, mask, weight, bias, *stride, *padding, *dilation, groups, deform_groups)  # type: ignore[no-any-return]
+    out: Tensor = _forward(x, offset, mask, weight, bias, *stride, *padding, *dilation, groups, deform_groups)
+    return out
 
 
 class DeformConv2d(nn.Module, DeformableLayer):
@@ -116,13 +118,14 @@ class DeformConv2d(nn.Module, DeformableLayer):
         deform_groups: Parts of the channels that have offsets of their own.
         bias: Must be False; the layer has no attribute ``bias``.
         im2col_step: Accepted for compatibility.
-        deformable_groups: Old name of ``deform_groups``.
+        deformable_groups: Old name of ``deform_groups``, with a warning.
 
     Raises:
         AssertionError: If ``bias`` is True or ``groups`` does not divide both channel numbers.
         ValueError: If another argument is out of its range.
     """
 
+    @deprecated_api_warning({"deformable_groups": "deform_groups"}, cls_name="DeformConv2d")
     def __init__(
         self,
         in_channels: int,
@@ -136,15 +139,13 @@ class DeformConv2d(nn.Module, DeformableLayer):
         bias: bool = False,
         *,
         im2col_step: int = 32,
-        deformable_groups: int | None = None,
     ) -> None:
         super().__init__()
         if bias:
             raise AssertionError(f"bias must be False: DeformConv2d has none, got {bias}")
         set_conv_attributes(
-            self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
-            renamed_deform_groups(deform_groups, deformable_groups),
-        )  # fmt: skip
+            self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, deform_groups
+        )
         self.im2col_step = im2col_step
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
         self.reset_parameters()
@@ -267,11 +268,6 @@ def set_conv_attributes(
     layer.deform_groups = deform_groups
     layer.transposed = False
     layer.output_padding = (0, 0)
-
-
-def renamed_deform_groups(deform_groups: int, deformable_groups: int | None) -> int:
-    """``deform_groups``, given by its old name or its new one."""
-    return deform_groups if deformable_groups is None else deformable_groups
 
 
 def output_size(layer: Any, x: Tensor) -> tuple[int, int]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cv.cnn.deformable import DeformableLayer
+from cv.utils import deprecated_api_warning
 
 from .deform_conv import (
     IntPair,
@@ -23,7 +24,6 @@ from .deform_conv import (
     init_offset_predictor,
     offset_predictor,
     output_size,
-    renamed_deform_groups,
     set_conv_attributes,
     upgrade_offset_names,
 )
@@ -87,7 +87,7 @@ class ModulatedDeformConv2d(nn.Module, DeformableLayer):
         groups: Blocked connections from input to output channels.
         deform_groups: Parts of the channels that have offsets and masks of their own.
         bias: Whether the layer has a learnt bias.
-        deformable_groups: Old name of ``deform_groups``.
+        deformable_groups: Old name of ``deform_groups``, with a warning.
 
     Raises:
         AssertionError: If ``groups`` does not divide both channel numbers.
@@ -102,6 +102,7 @@ class ModulatedDeformConv2d(nn.Module, DeformableLayer):
     groups: int
     deform_groups: int
 
+    @deprecated_api_warning({"deformable_groups": "deform_groups"}, cls_name="ModulatedDeformConv2d")
     def __init__(
         self,
         in_channels: int,
@@ -113,14 +114,11 @@ class ModulatedDeformConv2d(nn.Module, DeformableLayer):
         groups: int = 1,
         deform_groups: int = 1,
         bias: bool | str = True,
-        *,
-        deformable_groups: int | None = None,
     ) -> None:
         super().__init__()
         set_conv_attributes(
-            self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
-            renamed_deform_groups(deform_groups, deformable_groups),
-        )  # fmt: skip
+            self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, deform_groups
+        )
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.init_weights()
