@@ -84,10 +84,10 @@ def per_channel(
     """`value` as one number for each channel of `img`; a single number holds for all of them."""
     count = channels(img)
     if isinstance(value, (int, float, np.number)):
-        return [value] * count
+        return [float(value)] * count
     if len(value) != count:
         raise error(f"{name} must be a number or have one for each of {count} channels, got {value!r}")
-    return list(value)
+    return [float(each) for each in value]  # OpenCV takes no NumPy numbers
 
 
 def row_blocks(img: Image, itemsize: int) -> Iterator[slice]:

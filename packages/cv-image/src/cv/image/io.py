@@ -27,6 +27,8 @@ supported_backends: list[str] = list(get_args(Backend))
 # Pillow's own limit for an error: an RGB image of 0.5 GiB.
 _MAX_PIXELS = 178_956_970
 
+_WRITABLE = (np.uint8, np.int8, np.uint16, np.int16, np.int32, np.float32, np.float64)
+
 _backend: ContextVar[Backend] = ContextVar("cv_image_backend", default="cv2")
 
 
@@ -184,6 +186,8 @@ def imwrite(
         )
     if img.size == 0 or img.ndim not in (2, 3):
         raise ValueError(f"img must have shape (H, W) or (H, W, C) and hold pixels, got {img.shape}")
+    if img.dtype.newbyteorder("=") not in _WRITABLE:
+        raise ValueError(_unwritable(img, path))
     if not path.parent.is_dir():
         if not auto_mkdir:
             return False

@@ -117,7 +117,8 @@ def imshow_det_bboxes(
     box_shade, text_shade = color_val(bbox_color), color_val(text_color)
     for box in boxes:
         _draw_box(canvas, box, box_shade, thickness)
-    for box, label in zip(boxes, classes.tolist(), strict=True):  # on top of all boxes
+    order = np.argsort(boxes[:, 4]) if boxes.shape[1] == 5 else range(len(boxes))
+    for box, label in zip(boxes[order], classes[order].tolist(), strict=True):  # the surest end up on top
         text = class_names[label] if class_names is not None else f"cls {label}"
         if len(box) == 5:
             text += f"|{box[4]:.02f}"
@@ -177,9 +178,10 @@ def _draw_label(
     top = y - full_height - 2 if y >= full_height + 2 else y + 1
     top = max(0, min(top, height - full_height - 2))
     bottom, right = top + full_height + 2, left + text_width + 2
-    ground = 0 if sum(color) > 3 * 127 or max(color) > 200 else 255
+    luma = np.dot(color, (0.114, 0.587, 0.299))
+    ground = 0 if luma > 110 else 255
     patch = canvas[top:bottom, left:right]
-    cv2.addWeighted(patch, 0.35, np.full_like(patch, ground), 0.65, 0, dst=patch)
+    cv2.addWeighted(patch, 0.25, np.full_like(patch, ground), 0.75, 0, dst=patch)
     cv2.putText(canvas, text, (left + 1, top + text_height + 1), _FONT, font_scale, color, 1, cv2.LINE_AA)
 
 

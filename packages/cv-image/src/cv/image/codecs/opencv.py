@@ -37,7 +37,7 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
     rgb = channel_order == "rgb" and not flag.startswith("grayscale")
     by_decoder = rgb and flag != "unchanged" and _COLOR_RGB is not None
     if by_decoder and _COLOR_RGB is not None:
-        code |= _COLOR_RGB
+        code = (code & ~cv2.IMREAD_COLOR) | _COLOR_RGB
     try:
         img = cv2.imdecode(np.frombuffer(data, np.uint8), code)
     except cv2.error as error:
