@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,26 @@ def test_compilers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert env_module._cuda_toolkit()["NVCC"] == "n/a"
     monkeypatch.setenv("PATH", "")
     assert collect_env()["GCC"] == "n/a"
+
+
+def test_devices_are_listed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["H100", "T4", "H100"]
+    cuda = types.SimpleNamespace(
+        is_available=lambda: True, device_count=lambda: len(names), get_device_name=names.__getitem__
+    )
+    config = types.SimpleNamespace(show=lambda: "built so")
+    torch = types.SimpleNamespace(cuda=cuda, __version__="9.9", __config__=config)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(env_module, "_cuda_toolkit", lambda: {"CUDA_HOME": "there", "NVCC": "12"})
+    assert env_module._torch_lines() == {
+        "CUDA available": True,
+        "GPU 0,2": "H100",
+        "GPU 1": "T4",
+        "CUDA_HOME": "there",
+        "NVCC": "12",
+        "PyTorch": "9.9",
+        "PyTorch compiling details": "built so",
+    }
 
 
 def test_diagnostic_command(tmp_path: Path) -> None:

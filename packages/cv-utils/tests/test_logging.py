@@ -14,7 +14,7 @@ import pytest
 
 import cv.utils.logging as cv_logging
 from cv.utils import get_logger, print_log
-from cv.utils.dist import get_dist_info
+from cv.utils.dist import get_dist_info, get_rank
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - (\S+) - (\w+) - (.*)")
 
@@ -50,10 +50,12 @@ def test_dist_info(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "torch.distributed" not in sys.modules
     monkeypatch.setitem(sys.modules, "torch.distributed", Dist(2, 4))
     assert get_dist_info() == (2, 4)
+    assert get_rank() == 2
     monkeypatch.setitem(sys.modules, "torch.distributed", Dist(2, 4, initialized=False))
     assert get_dist_info() == (0, 1)
     monkeypatch.setitem(sys.modules, "torch.distributed", Dist(2, 4, available=False))
     assert get_dist_info() == (0, 1)
+    assert get_rank() == 0
 
 
 def test_dist_info_of_a_real_process_group(tmp_path: Path) -> None:

@@ -173,6 +173,27 @@ def screen(text: str) -> list[str]:
     return lines
 
 
+def test_a_notebook_is_like_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(sys, "stdout", notebook)
+    track_progress(str, range(3))
+    assert "\r" in notebook.getvalue()
+
+
+def test_a_stand_in_for_the_standard_output_may_lack_isatty(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tee:
+        def write(self, text: str) -> None:
+            parts.append(text)
+
+        def flush(self) -> None: ...
+
+    parts: list[str] = []
+    monkeypatch.setattr(sys, "stdout", Tee())
+    track_progress(str, range(3))
+    assert len(parts) == 2
+    assert "\r" not in "".join(parts)
+
+
 def test_a_terminal_shows_one_line_that_changes(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)

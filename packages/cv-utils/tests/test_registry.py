@@ -53,6 +53,12 @@ def test_three_historical_ways_to_register() -> None:
     with pytest.warns(DeprecationWarning, match="deprecated"):
         registry.register_module(C, force=True)
 
+    with pytest.warns(CvDeprecationWarning, match="deprecated"):
+
+        @registry.deprecated_register_module(force=True)
+        class C:
+            pass
+
     assert dict(registry.module_dict) == {"A": A, "B": B, "C": C}
     assert len(registry) == 3
 

@@ -205,7 +205,7 @@ def test_an_exception_that_cannot_travel(tmp_path: Path) -> None:
 
 def test_tasks_and_results_that_cannot_travel() -> None:
     for tasks, func in (([lambda: 1], id), ([1], lambda x: lambda: x)):
-        with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
+        with pytest.raises((AttributeError, pickle.PicklingError), match="local object"):
             track_parallel_progress(func, tasks, 1, file=io.StringIO())
 
 

@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from cv.utils.dist import get_dist_info
+from cv.utils.dist import get_rank
 from cv.utils.path import mkdir_or_exist
 
 __all__ = ["get_logger", "print_log"]
@@ -53,7 +53,7 @@ def get_logger(
     if any(name == known or name.startswith(f"{known}.") for known in logger_initialized):
         return logger
 
-    rank, _ = get_dist_info()
+    rank = get_rank()
     handlers: list[logging.Handler] = [ConsoleHandler()]
     if log_file is not None and rank == 0:
         mkdir_or_exist(Path(log_file).parent)
@@ -94,7 +94,13 @@ def print_log(msg: Any, logger: logging.Logger | str | None = None, level: int =
         )
 
 
-class ConsoleHandler(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:  # cannot be subscripted before Python 3.11
+    _StreamHandler = logging.StreamHandler
+
+
+class ConsoleHandler(_StreamHandler):
     """Writes to the stderr of the moment, unless a handler further up prints the record there already."""
 
     def __init__(self) -> None:

@@ -51,7 +51,7 @@ class ProgressBar:
         self.timer = Timer(start=False)
         self._style: Literal["exact", "terminal", "log"] = "exact"
         if file is None:
-            self._style = "terminal" if self.file.isatty() else "log"
+            self._style = "terminal" if _can_go_back(self.file) else "log"
         self._shown = 0  # tasks that were done at the last update that was written
         self._shown_at = float("-inf")
         self._shown_width = 0
@@ -254,6 +254,13 @@ def track_parallel_progress(
     finally:
         bar.finish()
     return [results[index] for index in sorted(results)] if keep_order else list(results.values())
+
+
+def _can_go_back(stream: TextIO) -> bool:
+    """Whether a carriage return goes back to the begin of the line: on terminals and in notebooks."""
+    isatty = getattr(stream, "isatty", None)  # a stand-in for sys.stdout may lack it
+    in_notebook = type(stream).__module__.partition(".")[0] == "ipykernel"
+    return in_notebook or (isatty is not None and bool(isatty()))
 
 
 def _count(tasks: Iterable[_T] | tuple[Iterable[_T], int]) -> tuple[Iterable[_T], int]:

@@ -10,6 +10,7 @@ this registry, then the same in its parent, and so on up.
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -318,7 +319,8 @@ class Registry:
         if not isinstance(force, bool):
             raise TypeError(f"force must be a boolean, but got {type(force)}")
         if isinstance(name, type):
-            return self.deprecated_register_module(name, force=force)
+            self._register_old(name, force)
+            return name
         if not (name is None or isinstance(name, str) or _is_list_of_str(name)):
             raise TypeError(
                 f"name must be either of None, an instance of str or a sequence of str, but got {type(name)}"
@@ -334,7 +336,13 @@ class Registry:
         return register
 
     def deprecated_register_module(self, cls: Any = None, force: bool = False) -> Any:
-        """The oldest form: ``@registry.register_module`` without brackets, or the class as first argument."""
+        """The oldest form by its own name, as a call or a decorator with or without brackets; it warns."""
+        if cls is None:
+            return functools.partial(self.deprecated_register_module, force=force)
+        self._register_old(cls, force)
+        return cls
+
+    def _register_old(self, cls: Any, force: bool) -> None:
         warnings.warn(
             "register_module(cls) and @register_module without brackets are deprecated, "
             "use register_module(module=cls) and @register_module()",
@@ -342,7 +350,6 @@ class Registry:
             stacklevel=3,
         )
         self._register_module(cls, force=force)
-        return cls
 
     def _register_module(
         self, module_class: type, module_name: str | list[str] | None = None, force: bool = False
