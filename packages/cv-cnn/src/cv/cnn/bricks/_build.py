@@ -7,6 +7,8 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from torch import nn
+
 from cv.utils import Registry
 from cv.utils.errors import UsageError
 
@@ -47,7 +49,11 @@ def resolve_layer(cfg: Any, registry: Registry, default: str | None = None) -> t
 def accepts_argument(cls: type, name: str) -> bool:
     """Whether the constructor of a class takes a keyword argument of this name."""
     parameters = inspect.signature(cls).parameters
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if name in parameters:
+        return True
+    # The constructor of nn.Module itself is declared with **kwargs, but takes none.
+    constructor = inspect.getattr_static(cls, "__init__")
+    return constructor is not nn.Module.__init__ and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def check_postfix(postfix: int | str) -> None:

@@ -126,7 +126,7 @@ class ConvModule(nn.Module):
             after_conv = order.index("norm") > order.index("conv")
             self.norm_name, norm = build_norm_layer(norm_cfg, out_channels if after_conv else in_channels)
             self.add_module(self.norm_name, norm)
-            if self.with_bias and isinstance(norm, (_BatchNorm, _InstanceNorm)):
+            if self.with_bias and after_conv and isinstance(norm, (_BatchNorm, _InstanceNorm)):
                 warnings.warn("Unnecessary conv bias before batch/instance norm", stacklevel=2)
 
         if act_cfg is not None:
