@@ -97,6 +97,16 @@ def test_epoch_checkpoints_also_finish_the_evaluation_that_follows(tmp_path):
         assert later == lines[-len(later) :]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_with_mixed_precision(tmp_path, dtype):
+    amp = {"loss_scale": {"init_scale": 256.0, "growth_interval": 2}, "dtype": dtype}
+    whole = train(tmp_path / "whole", amp=amp)
+    for k in (1, 5, 9, 14):
+        resumed = train(tmp_path / f"from_{k}", tmp_path / "whole" / f"iter_{k}.pth", amp=amp)
+        assert_equal(final_state(whole), final_state(resumed))
+        assert_equal(whole.meta["fp16"], resumed.meta["fp16"])
+
+
 def test_in_the_background(tmp_path):
     whole = train(tmp_path / "whole", checkpoint={"background": True})
     assert_equal(final_state(train(tmp_path / "plain")), final_state(whole))
@@ -117,7 +127,7 @@ def test_checkpoints_hold_no_code(tmp_path):
 def server():
     """Starts processes from one that has torch imported already: a tenth of a second each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cv.runner", "cv.engine"])
+    context.set_forkserver_preload(["torch._dynamo", "cv.runner", "cv.engine"])
     return context
 
 

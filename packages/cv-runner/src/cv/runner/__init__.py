@@ -16,6 +16,7 @@ from cv.runner.checkpoint import (
 from cv.runner.default_constructor import DefaultRunnerConstructor
 from cv.runner.dist_utils import allreduce_grads, allreduce_params, get_dist_info, init_dist, master_only
 from cv.runner.epoch_based_runner import EpochBasedRunner, Runner
+from cv.runner.fp16_utils import LossScaler, auto_fp16, force_fp32, wrap_fp16_model
 from cv.runner.hooks import *  # noqa: F403 - the export list of hooks is part of this one
 from cv.runner.hooks import __all__ as _hooks
 from cv.runner.interrupt import TrainingInterrupted
@@ -68,6 +69,11 @@ __all__ = [
     "OPTIMIZER_BUILDERS",
     "build_optimizer",
     "build_optimizer_constructor",
+    # mixed precision
+    "LossScaler",
+    "auto_fp16",
+    "force_fp32",
+    "wrap_fp16_model",
     # distributed
     "allreduce_grads",
     "allreduce_params",

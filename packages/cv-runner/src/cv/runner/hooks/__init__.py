@@ -4,9 +4,19 @@ from cv.runner.hooks.checkpoint import CheckpointHook
 from cv.runner.hooks.closure import ClosureHook
 from cv.runner.hooks.ema import EMAHook
 from cv.runner.hooks.evaluation import DistEvalHook, EvalHook
+from cv.runner.hooks.fp16_optimizer import Fp16OptimizerHook, GradientCumulativeFp16OptimizerHook
 from cv.runner.hooks.hook import HOOKS, Hook
 from cv.runner.hooks.iter_timer import IterTimerHook
-from cv.runner.hooks.logger import LoggerHook, TensorboardLoggerHook, TextLoggerHook
+from cv.runner.hooks.logger import (
+    DvcliveLoggerHook,
+    LoggerHook,
+    MlflowLoggerHook,
+    NeptuneLoggerHook,
+    PaviLoggerHook,
+    TensorboardLoggerHook,
+    TextLoggerHook,
+    WandbLoggerHook,
+)
 from cv.runner.hooks.lr_updater import (
     CosineAnnealingLrUpdaterHook,
     CosineRestartLrUpdaterHook,
@@ -45,15 +55,22 @@ __all__ = [
     "EMAHook",
     "EmptyCacheHook",
     "EvalHook",
+    "Fp16OptimizerHook",
+    "GradientCumulativeFp16OptimizerHook",
     "GradientCumulativeOptimizerHook",
     "IterTimerHook",
     "OptimizerHook",
     "ProfilerHook",
     "SyncBuffersHook",
     # loggers
+    "DvcliveLoggerHook",
     "LoggerHook",
+    "MlflowLoggerHook",
+    "NeptuneLoggerHook",
+    "PaviLoggerHook",
     "TensorboardLoggerHook",
     "TextLoggerHook",
+    "WandbLoggerHook",
     # learning rate
     "CosineAnnealingLrUpdaterHook",
     "CosineRestartLrUpdaterHook",

@@ -52,7 +52,15 @@ class OptimizerHook(Hook):
         loss = runner.outputs["loss"]
         if self.detect_anomalous_params:
             log_unused_parameters(runner, loss)
-        loss.backward()
+        self.backward(runner, loss)
+        self.step(runner)
+
+    def backward(self, runner: BaseRunner, loss: torch.Tensor) -> None:
+        """Add the loss's gradients to the parameters."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, runner: BaseRunner) -> None:
+        """Clip and step."""
         self.clip_and_log(runner)
         for optimizer in optimizers(runner):
             optimizer.step()
@@ -88,6 +96,7 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
 
     def before_run(self, runner: BaseRunner) -> None:
         """Put back gradients that a resumed checkpoint holds."""
+        super().before_run(runner)
         self._gradients.attach(runner)
 
     def after_train_iter(self, runner: BaseRunner) -> None:
@@ -95,11 +104,9 @@ class GradientCumulativeOptimizerHook(OptimizerHook):
         assert runner.outputs is not None
         if runner.iter % self.cumulative_iters == 0:
             zero_grad(runner)
-        (runner.outputs["loss"] / self.loss_factor(runner)).backward()
+        self.backward(runner, runner.outputs["loss"] / self.loss_factor(runner))
         if self.ends_group(runner):
-            self.clip_and_log(runner)
-            for optimizer in optimizers(runner):
-                optimizer.step()
+            self.step(runner)
             zero_grad(runner)
 
     def loss_factor(self, runner: BaseRunner) -> int:
