@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import re
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -58,14 +59,31 @@ def test_dist_info(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_rank() == 0
 
 
-def test_dist_info_of_a_real_process_group(tmp_path: Path) -> None:
-    dist = pytest.importorskip("torch.distributed", reason="needs torch")
-    assert get_dist_info() == (0, 1)
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        assert get_dist_info() == (0, 1)
-    finally:
-        dist.destroy_process_group()
+def test_two_real_processes_write_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs torch")
+    code = """
+import sys
+import torch.distributed as dist
+from cv.utils import get_logger
+from cv.utils.dist import get_dist_info
+folder, rank = sys.argv[1], int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+assert get_dist_info() == (rank, 2)
+get_logger("pkg", f"{folder}/run.log").info("from rank %d", rank)
+dist.barrier()
+dist.destroy_process_group()
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(rank)], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert "from rank 0" in errors[0]
+    assert "from rank" not in errors[1]
+    assert (tmp_path / "run.log").read_text().count("\n") == 1
 
 
 def test_handlers_and_levels_on_rank_zero(tmp_path: Path) -> None:
