@@ -1,9 +1,9 @@
 #pragma once
 // Run-time choice of the instruction set for CPU hot loops; the binary itself stays baseline x86-64.
 //
-//   parallel_for(0, n, grain, [&](int64_t b, int64_t e) {
-//     vectorized([&] { for (int64_t i = b; i < e; ++i) y[i] = a * x[i] + y[i]; });
-//   });
+//   inline void axpy(float a, const float* x, float* y, int64_t begin, int64_t end) { ... a plain loop ... }
+//
+//   parallel_for(0, n, grain, [&](int64_t b, int64_t e) { vectorized([&] { axpy(a, x, y, b, e); }); });
 //
 // vectorized() has one copy of its body per instruction set, each compiled with that set and with
 // everything it calls inlined into it (`flatten`), so plain loops and header formulas vectorise to the
@@ -11,8 +11,10 @@
 // lambdas, and cannot be forced in a test. Why not one file per instruction set with -mavx512f: the
 // linker may keep the AVX-512 copy of a shared template, which then crashes an older machine.
 //
-// Rules: the body must not contain what cannot be inlined and is hot (a call through a pointer); put the
-// vectorized() call outside the inner loops, it costs an indirect branch. Floating-point results may
+// Rules: put the loop into an inline function that takes everything by value, as above; a loop directly in
+// the lambda reads its captures through a pointer that its stores may alias, and is then not vectorised.
+// The body must not contain what is hot and cannot be inlined. Call vectorized() outside the inner loops:
+// it costs a branch and a call. Floating-point results may
 // differ in the last bits between the variants (FMA), never more.
 //
 // Tests force a variant with cv.ops._load.forced_cpu_isa("avx2"), users with CV_OPS_CPU_ISA.

@@ -24,7 +24,7 @@ from ._load import cuda_error, has_cuda
 SetupContext = Callable[..., None]
 Backward = Callable[..., Any]
 
-_library = torch.library.Library("cv", "IMPL")
+_library: Any = torch.library.Library("cv", "IMPL")  # type: ignore[no-untyped-call]
 
 
 def register(

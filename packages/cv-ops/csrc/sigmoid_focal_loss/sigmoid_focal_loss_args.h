@@ -1,0 +1,21 @@
+#pragma once
+// What the CPU and the CUDA entry of sigmoid_focal_loss share.
+
+#include <optional>
+
+#include "../common/torch_stable.h"
+#include "sigmoid_focal_loss.h"
+
+namespace cv::sigmoid_focal_loss {
+
+inline void check(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight) {
+  STD_TORCH_CHECK(input.dim() == 2, "sigmoid_focal_loss: input must be [N, C]");
+  STD_TORCH_CHECK(target.dim() == 1 && target.size(0) == input.size(0), "sigmoid_focal_loss: target must be [N]");
+  STD_TORCH_CHECK(target.scalar_type() == ScalarType::Long, "sigmoid_focal_loss: target must be int64");
+  if (weight) {
+    STD_TORCH_CHECK(weight->dim() == 1 && weight->size(0) == input.size(1), "sigmoid_focal_loss: weight must be [C]");
+    STD_TORCH_CHECK(weight->scalar_type() == input.scalar_type(), "sigmoid_focal_loss: weight and input must share a dtype");
+  }
+}
+
+}  // namespace cv::sigmoid_focal_loss
