@@ -54,6 +54,12 @@ def script(folder: Path, body: str, method: str = "fork") -> list[str]:
         def die(x):
             os.kill(os.getpid(), signal.SIGKILL)
 
+        def die_and_leave_a_child(x):
+            if os.fork() == 0:
+                time.sleep(8)
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+
         def set_state(a, b):
             global STATE
             STATE = a + b
@@ -228,6 +234,15 @@ def test_a_process_that_dies_does_not_hang_the_caller(tmp_path: Path) -> None:
     done = run(tmp_path, "track_parallel_progress(die, range(10), 2)")
     assert done.returncode == 1
     assert "WorkerError: a worker process died of SIGKILL (out of memory?) at task " in done.stderr
+
+
+def test_a_process_that_dies_while_its_child_holds_the_pipe(tmp_path: Path) -> None:
+    command = script(tmp_path, "track_parallel_progress(die_and_leave_a_child, range(10), 2)")
+    with (tmp_path / "errors").open("w+") as errors:  # a pipe would be held by the child as well
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=errors, timeout=60, check=False)
+        errors.seek(0)
+        assert "WorkerError: a worker process died of SIGKILL" in errors.read()
+    assert done.returncode == 1
 
 
 def test_a_process_that_exits(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Run a function over tasks in several processes, and leave none behind.
 
 Each process has a pipe of its own and gets a new chunk of tasks when it has sent the results of the last. So
-a process that dies is noticed at once, and neither side can wait for the other to read.
+a process that dies is noticed at once, neither side can wait for the other to read, and no task waits behind
+a long one while another process is idle.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -24,6 +26,8 @@ _R = TypeVar("_R")
 
 # Seconds that a process has to end after it was told to.
 _GRACE = 5.0
+# Seconds without a result after which it is checked that the processes live.
+_PATIENCE = 1.0
 
 
 def run_in_processes(
@@ -41,17 +45,20 @@ def run_in_processes(
         for first_chunk in itertools.islice(chunks, nproc):
             workers.append(_Worker(func, initializer, initargs))
             workers[-1].send(first_chunk)
-        busy = list(workers)
+        busy: dict[Any, _Worker] = {worker.connection: worker for worker in workers}
         while busy:
-            ready = wait([thing for worker in busy for thing in (worker.connection, worker.process.sentinel)])
-            for worker in list(busy):
-                if worker.connection in ready or worker.process.sentinel in ready:
-                    done = worker.receive()
-                    chunk = next(chunks, None)
-                    worker.send(chunk)
-                    if chunk is None:
-                        busy.remove(worker)
-                    yield from done
+            ready = wait(list(busy), _PATIENCE)
+            if not ready:
+                for worker in busy.values():
+                    worker.check()
+            for connection in ready:
+                worker = busy[connection]
+                done = worker.receive()
+                chunk = next(chunks, None)
+                worker.send(chunk)
+                if chunk is None:
+                    del busy[connection]
+                yield from done
         for worker in workers:
             worker.process.join()
     except BaseException:
@@ -97,9 +104,6 @@ class _Worker:
     def receive(self) -> list[tuple[int, Any]]:
         """The results of the chunk."""
         try:
-            # It may have died after it sent them, or without.
-            if not self.connection.poll():
-                raise self._died()
             error, trace, results = self.connection.recv()
         except (EOFError, ConnectionResetError):
             raise self._died() from None
@@ -107,8 +111,13 @@ class _Worker:
             raise error from _RemoteError(trace)
         return list(zip(self._indices, results, strict=True))
 
+    def check(self) -> None:
+        """Raise if it has died. Its pipe tells that too, unless a process of its own still holds the end."""
+        if not self.process.is_alive() and not self.connection.poll():
+            raise self._died()
+
     def _died(self) -> WorkerError:
-        self.process.join(_GRACE)
+        _wait_for_end(self.process)
         code = self.process.exitcode
         how = f"with exit code {code}"
         if code is not None and code < 0:
@@ -132,10 +141,19 @@ def _end(processes: list[Any]) -> None:
     for process in processes:
         process.terminate()
     for process in processes:
-        process.join(_GRACE)
-        if process.is_alive():
+        if not _wait_for_end(process):
             process.kill()
             process.join()
+
+
+def _wait_for_end(process: Any) -> bool:
+    """Whether the process ends within the grace. (``join`` with a timeout also waits for its children.)"""
+    end = time.monotonic() + _GRACE
+    while process.is_alive():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 # In the worker.
