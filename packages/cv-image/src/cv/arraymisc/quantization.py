@@ -47,8 +47,10 @@ def quantize(
         part -= low
         part *= levels  # not levels / width at once: that would move values on the border of two levels
         part /= width
-        # fmin and fmax prefer the number to NaN; cutting off is the floor of what is not negative
-        np.fmin(np.fmax(part, 0, out=part), levels - 1, out=part)
+        np.clip(part, 0, levels - 1, out=part)
+        if np.isnan(part.max()):
+            np.nan_to_num(part, copy=False, nan=0)
+        # cutting off is the floor of what is not negative
         flat_out[start : start + _BLOCK] = part if integer else np.trunc(part, out=part)
     return out
 

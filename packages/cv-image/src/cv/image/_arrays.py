@@ -11,7 +11,7 @@ import numpy.typing as npt
 Image = npt.NDArray[Any]
 
 # Work on this many bytes at a time where several passes follow each other, so that they meet in the cache.
-_BLOCK_BYTES = 128 * 1024
+_BLOCK_BYTES = 256 * 1024
 
 
 def check_image(img: object, name: str = "img") -> Image:

@@ -76,14 +76,13 @@ def apply_tables(
     count = channels(img)
     if count == 1:
         return apply_table(img, tables[0], lines[0] if lines else None)
-    out = np.empty(img.shape, img.dtype)
     given = lines or [None] * count
-    if img.dtype == np.uint8 and count <= 4:
-        for rows in row_blocks(img, 1):
-            planes = cv2.split(for_cv2(img[rows]))
-            mapped = [apply_table(*each) for each in zip(planes, tables, given, strict=True)]
-            cv2.merge(mapped, dst=out[rows])
-        return out
+    if img.dtype == np.uint8 and img.ndim == 3 and count <= 4 and img.size:
+        # On separate planes: OpenCV is twice as slow with a table that has several channels.
+        planes = cv2.split(for_cv2(img))
+        merged: Image = cv2.merge([apply_table(*each) for each in zip(planes, tables, given, strict=True)])
+        return merged
+    out = np.empty(img.shape, img.dtype)
     for channel in range(count):
         plane = np.ascontiguousarray(img[..., channel])
         out[..., channel] = apply_table(plane, tables[channel], given[channel])

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cv.image._arrays import Image, channels, check_image, row_blocks
+from cv.image._arrays import Image, channels, check_image, for_cv2, row_blocks
 
 PerChannel = npt.NDArray[Any] | Sequence[float] | float
 
@@ -117,16 +117,24 @@ def scale_channels(
             part = np.ascontiguousarray(img[rows], dtype=np.float32)
             cv2.transform(part, matrix.astype(np.float32), dst=out[rows])
         return out
-    # A matrix product would spread NaN and infinity from one channel to the others.
+    # Not as a matrix product: that would spread NaN and infinity from one channel to the others.
     row_scale = np.tile(scale.astype(out.dtype), img.shape[1])
     row_shift = np.tile(shift.astype(out.dtype), img.shape[1])
     for rows in row_blocks(img, out.itemsize):
-        part = np.array(img[rows, ..., ::-1] if swap else img[rows], dtype=out.dtype, order="C")
+        part = _as_type(img[rows], out.dtype, swap)
         flat = part.reshape(len(part), -1)
         flat *= row_scale
         flat += row_shift
         out[rows] = part
     return out
+
+
+def _as_type(part: Image, dtype: np.dtype[Any], swap: bool) -> Image:
+    """A C-contiguous copy of other type, the first and the third channel exchanged if `swap`."""
+    if swap and dtype == part.dtype == np.float32:
+        swapped: Image = cv2.cvtColor(for_cv2(part), cv2.COLOR_BGR2RGB)
+        return swapped
+    return np.array(part[..., ::-1] if swap else part, dtype=dtype, order="C")
 
 
 def _scale_and_shift(

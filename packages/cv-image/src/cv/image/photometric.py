@@ -151,7 +151,7 @@ def adjust_color(img: Image, alpha: float = 1, beta: float | None = None, gamma:
             grey = np.repeat((part @ np.array([0.114, 0.587, 0.299]))[..., None], 3, axis=2)
         else:
             grey = cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        out[rows] = like(cv2.addWeighted(part, alpha, grey, beta, gamma), part)
+        cv2.addWeighted(part, alpha, grey, beta, gamma, dst=out[rows])
     if img.dtype.kind == "f":
         np.clip(out, 0, 255, out=out)
     return out
