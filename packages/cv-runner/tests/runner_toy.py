@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from cv.runner import EMAHook, EvalHook, build_optimizer, build_runner, set_random_seed
+from cv.runner import EMAHook, EvalHook, build_optimizer, build_runner, save_checkpoint, set_random_seed
+from cv.runner.checkpoint import link_latest
 
 
 class ToyData(Dataset):
@@ -125,3 +127,37 @@ def run_in(work_dir, resume, started, options):
     started.set()
     runner.run(loaders, workflow)
     torch.save(final_state(runner), Path(work_dir, "final.pt"))
+
+
+def kill_while_saving(folder, times):
+    """Fork a process that saves without end, kill it, look at every file; again and again."""
+    torch.set_num_threads(1)
+    choose = random.Random(1)
+    cut_short = 0
+    save_checkpoint(nn.Linear(1, 1), f"{folder}/../warm_up.pth")
+    for _ in range(times):
+        child = os.fork()
+        if child == 0:
+            _save_for_ever(folder)
+        time.sleep(choose.uniform(0.01, 0.1))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        for path in folder.glob("*.pth"):  # latest.pth is one of them
+            loaded = torch.load(path, weights_only=True)
+            assert (loaded["state_dict"]["weight"] == loaded["meta"]["number"]).all()
+        for left_over in folder.glob(".*.tmp"):
+            cut_short += 1
+            left_over.unlink()
+    assert (folder / "latest.pth").exists()
+    Path(folder, "cut_short.txt").write_text(str(cut_short))
+
+
+def _save_for_ever(folder):
+    model = nn.Linear(64, 64)
+    number = 0
+    while True:
+        number += 1
+        nn.init.constant_(model.weight, number)
+        name = f"epoch_{number % 3}.pth"
+        save_checkpoint(model, f"{folder}/{name}", meta={"number": number})
+        link_latest(str(folder), name)

@@ -1,7 +1,6 @@
 """Training that was stopped and resumed cannot be told from training that never stopped."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -121,14 +120,6 @@ def test_checkpoints_hold_no_code(tmp_path):
     assert set(loaded) == {"meta", "state_dict", "optimizer", "resume"}
     assert loaded["meta"]["seed"] == 0
     assert (tmp_path / "latest.pth").readlink() == Path("iter_15.pth")
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Starts processes from one that has torch imported already: a tenth of a second each."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "cv.runner", "cv.engine"])
-    return context
 
 
 def start(server, work_dir, resume=True, **options):

@@ -122,13 +122,16 @@ class CheckpointHook(Hook):
         args = {**self.args, "filename_tmpl": template.format(number)}
         try:
             self._save(runner, args, template.format(number))
-        except OSError as error:
-            if self.on_error == "raise" or last:
+        except OSError as error:  # with a save in the background: of the former one
+            if self.on_error == "raise" or (last and not self.background):
                 raise
             runner.logger.error(
                 "The checkpoint could not be saved, training goes on: %s. The former one is intact.", error
             )
-            return
+            if not self.background:
+                return
+        if last:
+            runner.writer.finish()
         if self.max_keep_ckpts > 0:
             runner.writer.then(lambda: self._remove_old(template, number))
 

@@ -1,0 +1,302 @@
+"""Saving, loading and keeping checkpoints; what happens when a file cannot be written."""
+
+import logging
+import resource
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from runner_toy import ToyModel, kill_while_saving
+from test_runner import Model, loader, make
+from torch import nn
+
+from cv.parallel import MMDataParallel
+from cv.runner import (
+    CheckpointHook,
+    ClosureHook,
+    IterBasedRunner,
+    load_checkpoint,
+    save_checkpoint,
+    save_safetensors,
+    weights_to_cpu,
+)
+from cv.runner.checkpoint import get_state_dict, plain
+
+
+def names(folder):
+    return sorted(p.name for p in Path(folder).iterdir())
+
+
+class TestSaveCheckpoint:
+    def test_fields(self, tmp_path):
+        model = MMDataParallel(ToyModel())
+        model.module.CLASSES = ("cat", "dog")
+        optimizer = torch.optim.AdamW(model.parameters())
+        path = tmp_path / "new" / "a.pth"
+        save_checkpoint(model, str(path), optimizer, meta={"seed": np.int64(3), "path": tmp_path})
+        loaded = torch.load(path, weights_only=True)
+        assert set(loaded) == {"meta", "state_dict", "optimizer"}
+        assert loaded["meta"]["CLASSES"] == ("cat", "dog")
+        assert loaded["meta"]["seed"] == 3
+        assert loaded["meta"]["path"] == str(tmp_path)
+        assert "time" in loaded["meta"]
+        assert next(iter(loaded["state_dict"])) == "net.0.weight"
+
+    def test_versions_of_modules_come_along(self, tmp_path):
+        class Versioned(nn.Linear):
+            _version = 2
+            seen = None
+
+            def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+                self.seen = local_metadata.get("version")
+                super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+        model = nn.Sequential(Versioned(1, 1))
+        save_checkpoint(model, str(tmp_path / "a.pth"))
+        model[0].seen = None
+        load_checkpoint(model, str(tmp_path / "a.pth"))
+        assert model[0].seen == 2
+
+    def test_several_optimizers(self, tmp_path):
+        model = Model()
+        optimizers = {n: torch.optim.SGD(model.parameters(), lr=lr) for n, lr in (("a", 0.1), ("b", 0.2))}
+        save_checkpoint(model, str(tmp_path / "a.pth"), optimizers)
+        loaded = torch.load(tmp_path / "a.pth")["optimizer"]
+        assert {n: s["param_groups"][0]["lr"] for n, s in loaded.items()} == {"a": 0.1, "b": 0.2}
+
+    def test_wrappers_inside_leave_no_trace(self):
+        model = nn.ModuleDict({"generator": MMDataParallel(Model()), "head": nn.Linear(1, 1)})
+        keys = list(get_state_dict(model))
+        assert keys == ["generator.linear.weight", "generator.linear.bias", "head.weight", "head.bias"]
+
+    def test_meta_must_be_a_dict(self, tmp_path):
+        with pytest.raises(TypeError, match="meta must be a dict or None, got str"):
+            save_checkpoint(Model(), str(tmp_path / "a.pth"), meta="text")
+
+    def test_values_that_a_checkpoint_cannot_hold(self, caplog):
+        class Odd:
+            def __str__(self):
+                return "odd"
+
+        assert plain({"x": [Odd(), (1, np.float32(2.5))]}, "meta[test]") == {"x": ["odd", (1, 2.5)]}
+        assert "meta[test]['x'][0] is a Odd, which a checkpoint cannot hold" in caplog.text
+        ordered = plain(OrderedDict(a=np.arange(2)), "meta")
+        assert type(ordered) is OrderedDict
+        assert torch.equal(ordered["a"], torch.arange(2))
+
+    def test_weights_to_cpu(self):
+        state = ToyModel().state_dict()
+        copied = weights_to_cpu(state)
+        assert list(copied) == list(state)
+        assert copied._metadata == state._metadata
+
+    def test_safetensors(self, tmp_path):
+        from safetensors.torch import load_file
+
+        model = ToyModel()
+        model.tied = model.net[0].weight
+        save_safetensors(model, str(tmp_path / "a.safetensors"), {"author": "me"})
+        loaded = load_file(tmp_path / "a.safetensors")
+        for key, value in model.state_dict().items():
+            assert torch.equal(loaded[key], value)
+
+
+class TestHook:
+    @pytest.mark.parametrize("runner_class", ["epoch", "iter"])
+    def test_interval_keep_and_last(self, tmp_path, runner_class):
+        by_epoch = runner_class == "epoch"
+        runner = make(max_epochs=7, work_dir=tmp_path) if by_epoch else None
+        runner = runner or make(IterBasedRunner, max_iters=7, work_dir=tmp_path)
+        runner.register_checkpoint_hook({"interval": 2, "max_keep_ckpts": 2, "by_epoch": by_epoch})
+        runner.run([loader(1)], [("train", 1)])
+        unit = "epoch" if by_epoch else "iter"
+        assert names(tmp_path) == [f"{unit}_6.pth", f"{unit}_7.pth", "latest.pth"]
+        assert (tmp_path / "latest.pth").readlink() == Path(f"{unit}_7.pth")
+
+    def test_not_the_last_unless_asked(self, tmp_path):
+        runner = make(max_epochs=3, work_dir=tmp_path)
+        runner.register_hook(CheckpointHook(interval=2, save_last=False))
+        runner.run([loader(1)], [("train", 1)])
+        assert names(tmp_path) == ["epoch_2.pth", "latest.pth"]
+
+    def test_own_folder_template_and_no_link(self, tmp_path):
+        runner = make(max_epochs=2, work_dir=tmp_path / "work")
+        runner.register_checkpoint_hook(
+            {
+                "interval": 1,
+                "out_dir": str(tmp_path / "out"),
+                "filename_tmpl": "model_{}.pth",
+                "create_symlink": False,
+                "save_optimizer": False,
+                "meta": {"note": 1},
+            }
+        )
+        runner.run([loader(1)], [("train", 1)])
+        assert names(tmp_path / "out") == ["model_1.pth", "model_2.pth"]
+        loaded = torch.load(tmp_path / "out" / "model_2.pth")
+        assert set(loaded) == {"meta", "state_dict"}
+        assert (loaded["meta"]["epoch"], loaded["meta"]["iter"], loaded["meta"]["note"]) == (2, 2, 1)
+
+    def test_iterations_within_epochs(self, tmp_path):
+        runner = make(max_epochs=1, work_dir=tmp_path)
+        runner.register_hook(CheckpointHook(interval=2, by_epoch=False))
+        runner.run([loader(5)], [("train", 1)])
+        assert names(tmp_path) == ["iter_2.pth", "iter_4.pth", "iter_5.pth", "latest.pth"]
+        meta = torch.load(tmp_path / "iter_2.pth")["meta"]
+        assert (meta["epoch"], meta["iter"]) == (0, 2)
+
+    def test_later_files_of_another_run_stay(self, tmp_path):
+        (tmp_path / "epoch_90.pth").write_text("of another run")
+        runner = make(max_epochs=3, work_dir=tmp_path)
+        runner.register_hook(CheckpointHook(interval=1, max_keep_ckpts=1))
+        runner.run([loader(1)], [("train", 1)])
+        assert names(tmp_path) == ["epoch_3.pth", "epoch_90.pth", "latest.pth"]
+
+    def test_left_overs_of_a_killed_save_are_removed(self, tmp_path):
+        (tmp_path / ".epoch_1.pth.0a1b.tmp").write_text("half")
+        runner = make(work_dir=tmp_path)
+        runner.register_hook(CheckpointHook(interval=1))
+        runner.run([loader(1)], [("train", 1)])
+        assert names(tmp_path) == ["epoch_1.pth", "latest.pth"]
+
+    def test_no_folder(self):
+        runner = make()
+        runner.register_hook(CheckpointHook(interval=1))
+        with pytest.raises(ValueError, match="needs out_dir, or the runner a work_dir"):
+            runner.run([loader(1)], [("train", 1)])
+
+    def test_on_error(self):
+        with pytest.raises(ValueError, match="on_error must be 'continue' or 'raise', got 'ignore'"):
+            CheckpointHook(on_error="ignore")
+
+
+@pytest.fixture
+def small_files():
+    """Lets the process write files of 2 kB at most: what a full disk looks like to it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(on):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000 if on else soft, hard))
+
+    yield limit
+    limit(False)
+
+
+@pytest.mark.parametrize("background", [False, True])
+class TestFaults:
+    def test_training_goes_on_when_a_save_fails(self, tmp_path, caplog, small_files, background):
+        """Epoch 2 cannot be saved; epochs 1 and 3 can. Nothing is truncated, latest is whole."""
+        runner = make(max_epochs=3, work_dir=tmp_path)
+        runner.register_hook(CheckpointHook(interval=1, background=background))
+        runner.register_hook(
+            ClosureHook("before_train_epoch", lambda r: _settle(r, small_files, r.epoch == 1))
+        )
+        runner.register_hook(
+            ClosureHook("after_train_epoch", lambda r: _settle(r, small_files, False)), "LOWEST"
+        )
+        runner.run([loader(1)], [("train", 1)])
+        assert names(tmp_path) == ["epoch_1.pth", "epoch_3.pth", "latest.pth"]
+        assert torch.load(tmp_path / "latest.pth")["meta"]["epoch"] == 3
+        assert "The checkpoint could not be saved, training goes on" in caplog.text
+
+    def test_the_last_save_raises(self, tmp_path, small_files, background):
+        runner = make(max_epochs=2, work_dir=tmp_path)
+        runner.register_hook(CheckpointHook(interval=1, background=background))
+        runner.register_hook(
+            ClosureHook("before_train_epoch", lambda r: _settle(r, small_files, r.epoch == 1))
+        )
+        with pytest.raises(OSError):
+            runner.run([loader(1)], [("train", 1)])
+        small_files(False)
+        assert names(tmp_path) == ["epoch_1.pth", "latest.pth"]
+        assert torch.load(tmp_path / "latest.pth")["meta"]["epoch"] == 1
+
+    def test_or_stops_as_configured(self, tmp_path, small_files, background):
+        runner = make(max_epochs=9, work_dir=tmp_path)
+        runner.register_hook(CheckpointHook(interval=1, background=background, on_error="raise"))
+        runner.register_hook(
+            ClosureHook("before_train_epoch", lambda r: _settle(r, small_files, r.epoch >= 1))
+        )
+        with pytest.raises(OSError):
+            runner.run([loader(1)], [("train", 1)])
+        assert runner.epoch < 4
+
+
+def _settle(runner, limit, on):
+    """Change the limit only when a save in the background is done with the former one."""
+    jobs = getattr(runner.writer, "_jobs", None)
+    if jobs is not None:
+        jobs.join()
+    limit(on)
+
+
+@pytest.mark.slow
+def test_a_saving_process_is_killed_some_hundred_times(tmp_path, server):
+    """Whenever the kill comes, every checkpoint is whole and latest points at one."""
+    process = server.Process(target=kill_while_saving, args=(tmp_path, 200))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    # Most kills came in the middle of a save: they left the file beside its target behind.
+    assert int((tmp_path / "cut_short.txt").read_text()) > 50
+
+
+class TestResumeOfOldCheckpoints:
+    """Layouts that mmcv 1.x wrote: no section for exact resuming, ``module.`` prefixes, meta fields."""
+
+    def write(self, path, prefix=""):
+        model = Model()
+        nn.init.constant_(model.linear.weight, 3.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+        state = OrderedDict((prefix + k, v) for k, v in model.state_dict().items())
+        meta = {
+            "epoch": 2,
+            "iter": 6,
+            "mmcv_version": "1.3.15",
+            "time": "Sun",
+            "hook_msgs": {"best_score": 0.5},
+        }
+        torch.save({"meta": meta, "state_dict": state, "optimizer": optimizer.state_dict()}, path)
+
+    @pytest.mark.parametrize("prefix", ["", "module."])
+    def test_they_resume_with_the_next_epoch(self, tmp_path, prefix):
+        self.write(tmp_path / "old.pth", prefix)
+        runner = make(max_epochs=3)
+        runner.resume(str(tmp_path / "old.pth"))
+        assert (runner.epoch, runner.iter) == (2, 6)
+        assert runner.current_lr() == [0.5]
+        assert (runner.model.linear.weight == 3).all()
+        assert runner.meta["hook_msgs"]["best_score"] == 0.5
+        runner.run([loader(3)], [("train", 1)])
+        assert (runner.epoch, runner.iter) == (3, 9)
+
+    def test_without_the_optimizer(self, tmp_path):
+        self.write(tmp_path / "old.pth")
+        runner = make(max_epochs=3)
+        runner.resume(str(tmp_path / "old.pth"), resume_optimizer=False)
+        assert runner.current_lr() == [0.02]
+
+
+def test_other_data_than_before_is_an_error(tmp_path):
+    runner = make(max_epochs=1, work_dir=tmp_path)
+    runner.register_hook(CheckpointHook(interval=3, by_epoch=False))
+    runner.run([loader(5)], [("train", 1)])
+    shorter = make(max_epochs=1)
+    shorter.resume(str(tmp_path / "iter_3.pth"))
+    with pytest.raises(RuntimeError, match="ended after 2 batches, but the checkpoint was saved after 3"):
+        shorter.run([loader(2)], [("train", 1)])
+
+
+def test_changed_hooks_are_noticed(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    runner = make(max_epochs=2, work_dir=tmp_path)
+    runner.register_hook(CheckpointHook(interval=1))
+    runner.run([loader(1)], [("train", 1)])
+    other = make(max_epochs=2)
+    other.register_hook(ClosureHook("after_train_epoch", lambda r: None), "HIGHEST")
+    other.resume(str(tmp_path / "epoch_1.pth"))
+    other.run([loader(1)], [("train", 1)])
+    assert "The hooks of after_train_epoch have changed" in caplog.text
+    assert other.epoch == 2
