@@ -28,6 +28,8 @@ struct ColumnLayout {
       : group_channels(g.group_channels()), row(g.group_columns()), group(pixels * g.group_columns()) {}
 
   CV_HD int64_t index(int64_t pixel, int64_t tap, int64_t channel) const {
+    // The division is what a sample would spend most time on, and most convolutions have one group.
+    if (channel < group_channels) return pixel * row + tap * group_channels + channel;
     return channel / group_channels * group + pixel * row + tap * group_channels + channel % group_channels;
   }
 };

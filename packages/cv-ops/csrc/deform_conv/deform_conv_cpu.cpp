@@ -45,6 +45,7 @@ struct Tap {
 // contiguous in the columns.
 template <typename F>
 CV_HD void for_each_run(const ColumnLayout& columns, int64_t pixel, int64_t tap, int64_t begin, int64_t end, F&& visit) {
+  if (end <= columns.group_channels) return visit(begin, end - begin, columns.index(pixel, tap, begin));
   for (int64_t c = begin; c < end;) {
     const int64_t group_end = (c / columns.group_channels + 1) * columns.group_channels;
     const int64_t stop = group_end < end ? group_end : end;
@@ -156,12 +157,23 @@ CV_HD void grad_pixel(const Problem<T>& p, int64_t batch, int64_t pixel, int64_t
   });
 }
 
-// Adds a chunk's column gradients into grad_input (N, H, W, C), for the channels [begin, end) and the rows
-// of the map that belong to band `band` of `bands`.
+// A share of the rows of a map: every `bands`th pair of rows.
+struct Band {
+  uint32_t index, bands;
+
+  CV_HD bool has(int32_t row) const { return static_cast<uint32_t>(row) / 2 % bands == index; }
+  // Corner bits that lie in the band, for a sample whose top row is `row`.
+  CV_HD uint32_t corners(int32_t row) const {
+    if (bands == 1) return 15;
+    return (has(row) ? kTopLeft | kTopRight : 0u) | (has(row + 1) ? kBottomLeft | kBottomRight : 0u);
+  }
+};
+
+// Adds a chunk's column gradients into grad_input (N, H, W, C), for the channels [begin, end) and one band.
 template <typename T>
 CV_HD void scatter(const Geometry& g, const Tap<T>* taps, int64_t first_pixel, int64_t pixels,
-                   const ColumnLayout& layout, const T* grad_columns, int64_t begin, int64_t end, int64_t band,
-                   int64_t bands, T* grad_input) {
+                   const ColumnLayout& layout, const T* grad_columns, int64_t begin, int64_t end, Band band,
+                   T* grad_input) {
   const int64_t channels = g.deform_channels(), plane = g.out_plane();
   for (int64_t i = 0; i < pixels; ++i) {
     T* image = grad_input + (first_pixel + i) / plane * g.height * g.width * g.channels;
@@ -170,15 +182,14 @@ CV_HD void scatter(const Geometry& g, const Tap<T>* taps, int64_t first_pixel, i
       const int64_t from = std::max(begin, dg * channels), to = std::min(end, (dg + 1) * channels);
       for (int64_t k = 0; k < g.taps(); ++k, ++tap) {
         const Sample<T>& s = tap->sample;
-        for (int corner = 0; corner < 4; ++corner) {
-          if (!(s.corners >> corner & 1)) continue;
-          if (bands > 1 && (s.row + (corner >> 1)) % bands != band) continue;
-          const int64_t at = s.neighbour(corner, g.width);
-          const T w = tap->mask * s.weight(corner);
-          for_each_run(layout, i, k, from, to, [&](int64_t c, int64_t n, int64_t column) {
-            add_scaled(image + at * g.channels + c, grad_columns + column, w, n);
-          });
-        }
+        const uint32_t mine = s.corners & band.corners(s.row);
+        if (mine == 0) continue;
+        for_each_run(layout, i, k, from, to, [&](int64_t c, int64_t n, int64_t column) {
+          for (int corner = 0; corner < 4; ++corner)
+            if (mine >> corner & 1)
+              add_scaled(image + s.neighbour(corner, g.width) * g.channels + c, grad_columns + column,
+                         tap->mask * s.weight(corner), n);
+        });
       }
     }
   }
@@ -222,20 +233,26 @@ void scatter_chunk(const Problem<T>& p, int64_t first, int64_t pixels, const Col
                         });
     });
   });
-  // Blocks of channels (whole cache lines) first; where there are fewer than threads, bands of rows too.
+  // Blocks of channels, whole cache lines and long enough to be worth finding the sample for; where there are
+  // fewer than threads, bands of rows too.
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t line = Vec<T>::size;
-  const int64_t block = std::max(line, (g.channels / threads + line - 1) / line * line);
+  const int64_t block = std::max(4 * line, (g.channels / threads + line - 1) / line * line);
   const int64_t blocks = (g.channels + block - 1) / block, bands = (threads + blocks - 1) / blocks;
   parallel_for(0, blocks * bands, 1, [&](int64_t begin, int64_t end) {
     vectorized([&] {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t c = task % blocks * block;
-        scatter(g, taps.data(), first, pixels, layout, grad_columns, c, std::min(c + block, g.channels), task / blocks,
-                bands, grad_input);
+        scatter(g, taps.data(), first, pixels, layout, grad_columns, c, std::min(c + block, g.channels),
+                Band{static_cast<uint32_t>(task / blocks), static_cast<uint32_t>(bands)}, grad_input);
       }
     });
   });
+}
+
+template <typename T>
+CV_HD void add_value(T* out, T value, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] += value;
 }
 
 template <typename T>
@@ -244,12 +261,10 @@ void add_bias(T* out, const T* bias, const Geometry& g, bool nhwc) {
   parallel_for(0, rows, std::max<int64_t>(1, 16384 / length), [&](int64_t begin, int64_t end) {
     vectorized([&] {
       for (int64_t r = begin; r < end; ++r) {
-        T* CV_RESTRICT row = out + r * length;
-        const T* CV_RESTRICT per_channel = bias;
         if (nhwc)
-          for (int64_t i = 0; i < length; ++i) row[i] += per_channel[i];
+          add_scaled(out + r * length, bias, T(1), length);
         else
-          for (int64_t i = 0; i < length; ++i) row[i] += per_channel[r % g.out_channels];
+          add_value(out + r * length, bias[r % g.out_channels], length);
       }
     });
   });
@@ -272,9 +287,7 @@ struct CpuBackend {
     if (grads.input) scatter_chunk(p, first, pixels, layout, grad_columns, grads.input);
   }
   void accumulate(T* sum, const T* part, int64_t n) const {
-    vectorized([&] {
-      for (int64_t i = 0; i < n; ++i) sum[i] += part[i];
-    });
+    vectorized([&] { add_scaled(sum, part, T(1), n); });
   }
 };
 
