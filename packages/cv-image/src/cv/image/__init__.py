@@ -17,18 +17,9 @@ from cv.image.colorspace import (
     ycbcr2bgr,
     ycbcr2rgb,
 )
+from cv.image.crop import cutout, imcrop, impad, impad_to_multiple
 from cv.image.errors import ImageDecodeError, ImageTooLargeError
-from cv.image.geometric import (
-    cutout,
-    imcrop,
-    imflip,
-    imflip_,
-    impad,
-    impad_to_multiple,
-    imrotate,
-    imshear,
-    imtranslate,
-)
+from cv.image.geometric import imflip, imflip_, imrotate, imshear, imtranslate
 from cv.image.histogram import auto_contrast, clahe, imequalize, lut_transform
 from cv.image.io import imfrombytes, imread, imwrite, supported_backends, use_backend
 from cv.image.misc import tensor2imgs

@@ -10,6 +10,11 @@ import numpy.typing as npt
 
 Image = npt.NDArray[Any]
 
+# What all of OpenCV's functions on arrays take.
+OPENCV_DTYPES = frozenset(
+    np.dtype(kind) for kind in (np.uint8, np.int8, np.uint16, np.int16, np.float32, np.float64)
+)
+
 # Work on this many bytes at a time where several passes follow each other, so that they meet in the cache.
 _BLOCK_BYTES = 256 * 1024
 

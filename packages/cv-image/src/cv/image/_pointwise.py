@@ -16,13 +16,14 @@ from cv.image._arrays import Image, channels, check_image, for_cv2, row_blocks
 
 Function = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
+_KNOWN_RANGE = frozenset(np.dtype(kind) for kind in (np.uint8, np.uint16, np.float32, np.float64))
 _ALL_UINT8 = np.arange(256, dtype=np.uint8)
 
 
 def check_pointwise(img: object) -> Image:
     """Return `img` if it is an image of a dtype with a known range of values, raise otherwise."""
     img = check_image(img)
-    if img.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+    if img.dtype not in _KNOWN_RANGE:
         raise TypeError(f"img must be uint8, uint16, float32 or float64, got {img.dtype}")
     return img
 

@@ -12,7 +12,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cv.image._arrays import Image, check_image, check_not_empty, copied, describe, for_cv2, is_natural
+from cv.image._arrays import (
+    OPENCV_DTYPES,
+    Image,
+    check_image,
+    check_not_empty,
+    copied,
+    describe,
+    for_cv2,
+    is_natural,
+)
 from cv.image._pointwise import apply_table, apply_tables, check_pointwise, histograms, round_to_levels
 
 _TableAndLine = tuple[Image, tuple[float, float] | None]
@@ -75,14 +84,7 @@ def lut_transform(img: npt.NDArray[Any], lut_table: npt.NDArray[Any]) -> npt.NDA
         gathered: npt.NDArray[Any] = table[indices, np.arange(table.shape[1])]
         return gathered
     column = np.ascontiguousarray(table[:, 0])
-    if img.ndim in (2, 3) and column.dtype in (
-        np.uint8,
-        np.int8,
-        np.uint16,
-        np.int16,
-        np.float32,
-        np.float64,
-    ):
+    if img.ndim in (2, 3) and column.dtype in OPENCV_DTYPES:
         return apply_table(indices, column)
     looked_up: npt.NDArray[Any] = column[indices]
     return looked_up
