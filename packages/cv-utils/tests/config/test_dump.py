@@ -73,7 +73,7 @@ def in_order(content: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(content.items()))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(top_level(python_values))
 @example({"dict": 1, "float": math.inf, "x": {"a": -math.inf}})
 @example({"a-b": 1, "class": 2, "ok": -0.0})
@@ -88,7 +88,7 @@ def test_python_round_trip(content: dict[str, Any]) -> None:
     assert again.pretty_text == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(top_level(plain_values(keys)))
 def test_json_round_trip(content: dict[str, Any]) -> None:
     cfg = Config(content, filename=None)
@@ -97,7 +97,7 @@ def test_json_round_trip(content: dict[str, Any]) -> None:
     assert same(Config.fromstring(text, "json")._cfg_dict, cfg._cfg_dict)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(top_level(plain_values(keys | st.integers() | st.none() | st.floats(allow_nan=False))))
 def test_yaml_round_trip(content: dict[str, Any]) -> None:
     cfg = Config(content)

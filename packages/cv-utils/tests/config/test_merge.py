@@ -100,11 +100,11 @@ def test_cycle_says_the_way(write: Write, tmp_path: Path) -> None:
     write("b.py", "_base_ = './sub/../a.py'")
     (tmp_path / "sub").mkdir()
     (tmp_path / "link.py").symlink_to(tmp_path / "a.py")
-    for name in ("a.py", "link.py"):
+    for name in ("a", "link"):
         with pytest.raises(
-            ConfigError, match=r"_base_ leads back to the file itself: .*a\.py -> .*b\.py -> .*a\.py"
+            ConfigError, match=r"_base_ leads back to the file itself: .*(a|link)\.py -> .*b\.py -> .*a\.py"
         ):
-            Config.fromfile(tmp_path / name)
+            Config.fromfile(tmp_path / f"{name}.py")
 
 
 def test_chains_and_trees_of_bases_end(write: Write) -> None:

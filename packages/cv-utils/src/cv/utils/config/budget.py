@@ -1,8 +1,7 @@
 """Bounds on the work of reading a config without running it.
 
-One unit pays for one syntax node, one element of a container or eight characters. The default is about a
-second of work and 150 MB; the largest of the 1,403 published configs in ``benchmarks/config_corpus.py``
-needs a thousandth of it.
+One unit pays for one syntax node, one element of a container or eight characters. The default is about half
+a second of work and 100 MB.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any
 
 __all__ = ["MAX_DEPTH", "MAX_INT_BITS", "MAX_SOURCE_CHARS", "VIEWS", "Budget", "LimitError"]
 
-MAX_UNITS = 2_000_000
+MAX_UNITS = 1_000_000
 MAX_INT_BITS = 4096
 MAX_INT = 1 << MAX_INT_BITS
 MAX_DEPTH = 100  # of nested values; native hash() of a tuple nested too deeply crashes the interpreter

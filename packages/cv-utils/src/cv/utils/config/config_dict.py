@@ -40,8 +40,8 @@ class ConfigDict(dict[Any, Any]):
 
     def __getattr__(self, name: str) -> Any:
         # Only for names that normal lookup did not find. copy and pickle probe for dunder names.
-        if name in self and not _is_dunder(name):
-            return super().__getitem__(name)
+        if name in self and name[:2] != "__":
+            return self[name]
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}{self._suggestion(name)}",
             name=name,

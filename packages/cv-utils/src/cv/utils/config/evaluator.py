@@ -7,6 +7,7 @@ Work is bounded by a ``Budget``.
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 from collections.abc import Callable
@@ -161,41 +162,44 @@ class Evaluator(Expressions):
     def _check_is_data(self) -> None:
         """The variables must be plain data of bounded size, shared parts counted wherever they occur."""
         for name, value in self.scope.variables.items():
-            if is_dropped(name, value):
-                continue
-            self._try_value(name, value, 0)
+            if type(value) not in _LEAVES and not is_dropped(name, value):
+                self._check_value(name, value, 0)
 
-    def _try_value(self, name: object, value: Any, depth: int) -> None:
+    def _check_value(self, name: object, value: Any, depth: int) -> None:
         kind = type(value)
-        self.budget.left -= 1
-        if kind in _LEAVES:
+        if kind not in DATA_TYPES:
+            place = f" under the key {name!r}" if depth else f" as the value of {name!r}"
+            hint = "; make it a list()" if kind is Lazy or kind in VIEWS else ""
+            raise self._failure(None, f"a config holds plain data, got {describe(value)}{place}{hint}")
+        if kind not in _CONTAINERS:
             return
+        self.budget.left -= 1 + len(value)
         if self.budget.left < 0 or depth > MAX_DEPTH:
             reason = f"nested more than {MAX_DEPTH} deep" if depth > MAX_DEPTH else "too large"
             raise self._refusal(None, f"the value of {name!r}, which is {reason},")
         if kind is dict:
             for key, item in value.items():
-                self._try_value(name, key, depth + 1)
-                self._try_value(key, item, depth + 1)
-        elif kind in (list, tuple, set, frozenset):
+                if type(key) not in _LEAVES:
+                    self._check_value(name, key, depth + 1)
+                if type(item) not in _LEAVES:
+                    self._check_value(key, item, depth + 1)
+        else:
             for item in value:
-                self._try_value(name, item, depth + 1)
-        elif kind not in DATA_TYPES:
-            place = f" under the key {name!r}" if depth else f" as the value of {name!r}"
-            hint = "; make it a list()" if kind is Lazy or kind in VIEWS else ""
-            raise self._failure(None, f"a config holds plain data, got {describe(value)}{place}{hint}")
+                if type(item) not in _LEAVES:
+                    self._check_value(name, item, depth + 1)
 
 
 def is_dropped(name: object, value: Any) -> bool:
-    """Whether a variable of a ``.py`` config is no key: dunder names, modules, functions and classes."""
+    """Whether a variable of a ``.py`` config is no key: dunder names, imports, functions and classes."""
     return (
         (isinstance(name, str) and name.startswith("__"))
-        or isinstance(value, ModuleType)
+        or isinstance(value, (ModuleType, type(__future__.annotations)))
         or (callable(value) and (isinstance(value, type) or hasattr(value, "__qualname__")))
     )
 
 
 _LEAVES = frozenset({str, int, float, bool, type(None)})
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 _STATEMENTS: dict[type, Callable[..., str | None]] = {
     ast.Expr: Evaluator._expression_statement,
     ast.Assign: Evaluator._assign_statement,

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from .allowed import BUILTINS, CLASS_METHODS, FUNCTIONS, METHODS, MODULE_MEMBERS
-from .budget import Budget, LimitError
+from .budget import MAX_INT_BITS, Budget, LimitError
 from .config_dict import near_matches
 from .errors import TRUST_HINT, ConfigError, UntrustedCodeError
 from .operations import DATA_TYPES, Lazy, Operations, UnsafeOperationError, describe, raw_iterator
@@ -84,7 +84,9 @@ class Expressions:
 
     def _constant(self, node: ast.Constant, scope: Scope) -> Any:
         value = node.value
-        return self._try(node, self.budget.check_int, value) if value.__class__ is int else value
+        if value.__class__ is int and value.bit_length() > MAX_INT_BITS:
+            self._try(node, self.budget.check_int, value)
+        return value
 
     def _name(self, node: ast.Name, scope: Scope) -> Any:
         name = node.id
@@ -103,10 +105,12 @@ class Expressions:
 
     def _list(self, node: ast.List | ast.Tuple | ast.Set, scope: Scope) -> list[Any]:
         items: list[Any] = []
+        self.budget.left -= len(node.elts)  # pays for the constants
         for element in node.elts:
-            if element.__class__ is ast.Starred:
-                starred = element.value
-                items.extend(self._iterate(starred, self._expr(starred, scope)))
+            if element.__class__ is ast.Constant:
+                items.append(self._constant(element, scope))
+            elif element.__class__ is ast.Starred:
+                items.extend(self._iterate(element.value, self._expr(element.value, scope)))
             else:
                 items.append(self._expr(element, scope))
         return items
@@ -314,16 +318,20 @@ class Expressions:
 
     def _keywords(self, node: ast.Call, scope: Scope) -> dict[str, Any]:
         kwargs: dict[str, Any] = {}
+        self.budget.left -= len(node.keywords)  # pays for the constants
         for keyword in node.keywords:
             name = keyword.arg
+            value = keyword.value
             if name is None:
-                self._add_keywords(keyword.value, scope, kwargs)
+                self._add_keywords(value, scope, kwargs)
             elif name in kwargs:
                 if sum(other.arg == name for other in node.keywords) > 1:
-                    raise self._syntax_error(keyword.value, f"keyword argument repeated: {name}")
-                raise self._failure(keyword.value, f"got multiple values for keyword argument {name!r}")
+                    raise self._syntax_error(value, f"keyword argument repeated: {name}")
+                raise self._failure(value, f"got multiple values for keyword argument {name!r}")
+            elif value.__class__ is ast.Constant:
+                kwargs[name] = self._constant(value, scope)
             else:
-                kwargs[name] = self._expr(keyword.value, scope)
+                kwargs[name] = self._expr(value, scope)
         return kwargs
 
     def _add_keywords(self, node: ast.expr, scope: Scope, kwargs: dict[str, Any]) -> None:

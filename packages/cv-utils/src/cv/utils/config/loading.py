@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 from cv.utils.errors import CvDeprecationWarning
 
-from .budget import MAX_SOURCE_CHARS, Budget
+from .budget import MAX_SOURCE_CHARS, Budget, LimitError
 from .errors import TRUST_HINT, ConfigError, UntrustedCodeError
 from .merge import merge
 from .references import References, predefined_variables
@@ -30,6 +31,7 @@ MAX_BASE_DEPTH = 32
 _MISSING = object()
 
 Tree = dict[Any, Any]
+FileId = tuple[int, int]  # device and inode: the same for a file and a link to it
 
 
 def trust_from_environment() -> bool:
@@ -51,7 +53,7 @@ class Loader:
     use_predefined_variables: bool = True
     base_root: Path | None = None
     _budget: Budget = field(default_factory=Budget)
-    _open_files: list[Path] = field(default_factory=list)
+    _open_files: dict[FileId, Path] = field(default_factory=dict)
     _count: int = 0
 
     def load(self, filename: str | Path) -> tuple[Tree, str]:
@@ -67,18 +69,18 @@ class Loader:
         """
         # Absolute without "..", as cfg.text shows it; symbolic links are kept: bases are beside the link.
         path = Path(os.path.abspath(Path(filename).expanduser()))  # noqa: PTH100
-        self._check_file(path)
         self._enter(path)
         try:
             source = self._read(path)
             config, base_texts = self.parse(source, path)
         finally:
-            self._open_files.pop()
+            self._open_files.popitem()
         return config, "\n".join([*base_texts, f"{path}\n{source}"])
 
     def parse(self, source: str, path: Path) -> tuple[Tree, list[str]]:
         """Read a text that stands in ``path``; gives the config and the texts of its bases."""
-        references = References(source, predefined_variables(path) if self.use_predefined_variables else None)
+        wanted = self.use_predefined_variables and "{{" in source
+        references = References(source, predefined_variables(path) if wanted else None)
         bases = _Bases(self, path)
         if path.suffix == ".py":
             config = self._parse_python(source, references, path, bases)
@@ -129,37 +131,39 @@ class Loader:
             Evaluator(str(path), source, self._budget, variables, reference).run(tree)
         return {name: value for name, value in variables.items() if not is_dropped(name, value)}
 
-    def _check_file(self, path: Path) -> None:
-        if not path.exists():
-            raise FileNotFoundError(f"{self._named_by()}there is no config file {str(path)!r}")
+    def _check_file(self, path: Path) -> FileId:
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            reason = f"{self._named_by()}there is no config file {str(path)!r}"
+            raise FileNotFoundError(reason) from None
         if path.suffix not in SUFFIXES:
-            raise OSError(
-                f"{self._named_by()}only py/yml/yaml/json type are supported now, got {path.name!r}"
-            )
-        if not path.is_file():  # a pipe or a device may never end
+            name = path.name
+            raise OSError(f"{self._named_by()}only py/yml/yaml/json type are supported now, got {name!r}")
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device may never end
             raise OSError(f"{self._named_by()}{str(path)!r} is not a regular file")
         if self.base_root is not None and not path.resolve().is_relative_to(self.base_root.resolve()):
             reason = f"{str(path)!r} lies outside of base_root={str(self.base_root)!r}"
             raise UntrustedCodeError(f"{self._named_by()}{reason}")
+        return status.st_dev, status.st_ino
 
     def _enter(self, path: Path) -> None:
-        real = path.resolve()
-        if real in self._open_files:
-            chain = " -> ".join(map(str, [*self._open_files[self._open_files.index(real) :], real]))
-            raise ConfigError(
-                f"{BASE_KEY} leads back to the file itself: {chain}", filename=str(self._open_files[-1])
-            )
+        file = self._check_file(path)
+        if file in self._open_files:
+            way = [str(opened) for opened in self._open_files.values()]
+            way = way[list(self._open_files).index(file) :]
+            reason = f"{BASE_KEY} leads back to the file itself: {' -> '.join([*way, str(path)])}"
+            raise ConfigError(reason, filename=way[-1])
         if len(self._open_files) >= MAX_BASE_DEPTH:
             raise ConfigError(f"more than {MAX_BASE_DEPTH} levels of {BASE_KEY}", filename=str(path))
         self._count += 1
         if self._count > MAX_FILES:
-            raise ConfigError(
-                f"more than {MAX_FILES} files are read for one config", filename=str(self._open_files[0])
-            )
-        self._open_files.append(real)
+            reason = f"more than {MAX_FILES} files are read for one config"
+            raise ConfigError(reason, filename=str(next(iter(self._open_files.values()))))
+        self._open_files[file] = path
 
     def _named_by(self) -> str:
-        return f"{self._open_files[-1]}: " if self._open_files else ""
+        return f"{list(self._open_files.values())[-1]}: " if self._open_files else ""
 
     def _read(self, path: Path) -> str:
         try:
@@ -269,11 +273,15 @@ def _parse_data(source: str, references: References, path: Path) -> Any:
             lineno = mark.line + 1 if mark else None
             problem = getattr(error, "problem", None) or str(error)
             raise _data_error(problem, source, path, lineno, mark.column + 1 if mark else 0) from error
+        if "&" in source and "*" in source:  # aliases: a short text can stand for a very large value
+            Budget().weigh(config)
         return {} if config is None else config
     except json.JSONDecodeError as error:
         raise _data_error(error.msg, source, path, error.lineno, error.colno) from error
     except RecursionError as error:
         raise ConfigError("nesting too deep", filename=str(path)) from error
+    except LimitError as error:
+        raise ConfigError(str(error), filename=str(path)) from error
 
 
 def _data_error(problem: str, source: str, path: Path, lineno: int | None, column: int) -> ConfigError:

@@ -150,8 +150,9 @@ class Operations:
         kind = type(container)
         if kind is str or kind is bytes:
             self.budget.spend_text(len(container))
-        elif kind is range and type(item) not in (int, bool):
-            self.budget.spend(len(container))  # native search is linear here
+        elif kind is range:
+            if type(item) not in (int, bool):
+                self.budget.spend(len(container))  # native search is linear then
         elif kind in (dict, set, frozenset, type(_NO_ITEMS.keys())):
             self.budget.weigh(item)
         elif kind in _ITERABLES:
