@@ -519,6 +519,34 @@ def test_tifffile_refuses(photo, tmp_path):
         imfrombytes(data, backend="tifffile", max_pixels=100)
 
 
+@needs_turbojpeg
+def test_turbojpeg_refuses_a_jpeg_without_an_image():
+    tables_only = b"\xff\xd8\xff\xdb\x00\x43\x00" + bytes(range(1, 65)) + b"\xff\xda\x00\x02\xff\xd9"
+    with pytest.raises(ImageDecodeError):
+        imfrombytes(tables_only, backend="turbojpeg")
+
+
+@needs_tifffile
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}])
+def test_a_loop_of_tiff_directories(options, photo):
+    """A file whose directory names itself as the next one; found by fuzzing."""
+    data = bytearray(tiff(photo, **options))
+    assert imfrombytes(data, "color", "rgb", "tifffile").shape == photo.shape
+    order = options.get("byteorder", "<")
+    if "bigtiff" in options:
+        (at,) = struct.unpack_from("<Q", data, 8)
+        (count,) = struct.unpack_from("<Q", data, at)
+        struct.pack_into("<Q", data, at + 8 + 20 * count, at)
+    else:
+        (at,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, at)
+        struct.pack_into(order + "I", data, at + 2 + 12 * count, at)
+    with pytest.raises(ImageDecodeError, match="loop"):
+        imfrombytes(data, backend="tifffile")
+    for backend in ("cv2", "pillow"):
+        assert imfrombytes(data, "color", "rgb", backend).shape == photo.shape
+
+
 # --- Writing ---
 
 

@@ -83,6 +83,19 @@ def tiff_orientation(data: bytes) -> int:
     return orientation if 1 <= orientation <= 8 else 1
 
 
+def tiff_has_loop(data: bytes) -> bool:
+    """Whether a TIFF file's chain of directories comes back on itself: it would be read without end."""
+    layout, seen = _TiffLayout(data), set()
+    try:
+        offset = layout.first_directory(data)
+        while offset and offset not in seen:
+            seen.add(offset)
+            offset = layout.next_directory(data, offset)
+    except struct.error:  # it ends outside the file
+        return False
+    return offset != 0
+
+
 def jpeg_is_complete(data: bytes) -> bool:
     """Whether the JPEG image has its end marker; without it decoders fill the rest with grey.
 
@@ -138,20 +151,36 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 def _tiff_tags(data: bytes) -> dict[int, int]:
     """ImageWidth (256), ImageLength (257) and Orientation (274) of the first directory."""
-    order = "<" if data[:2] == b"II" else ">"
-    if data[2:4] in (b"+\0", b"\0+"):  # BigTIFF: 64-bit offsets
-        offset, count_format, entry_size, value_at = _unpack(f"{order}Q", data, 8)[0], "Q", 20, 12
-    else:
-        offset, count_format, entry_size, value_at = _unpack(f"{order}I", data, 4)[0], "H", 12, 8
-    count = _unpack(f"{order}{count_format}", data, offset)[0]
-    first = offset + struct.calcsize(count_format)
+    layout = _TiffLayout(data)
+    offset = layout.first_directory(data)
+    first = offset + struct.calcsize(layout.count)
+    end = min(first + _unpack(layout.count, data, offset)[0] * layout.entry_size, len(data))
     found: dict[int, int] = {}
-    for entry in range(first, min(first + count * entry_size, len(data)), entry_size):
-        tag, kind = _unpack(f"{order}HH", data, entry)
+    for entry in range(first, end, layout.entry_size):
+        tag, kind = _unpack(f"{layout.order}HH", data, entry)
         value_format = {3: "H", 4: "I", 16: "Q"}.get(kind)  # SHORT, LONG, LONG8
         if tag in (256, 257, 274) and value_format is not None:
-            found[tag] = _unpack(f"{order}{value_format}", data, entry + value_at)[0]
+            found[tag] = _unpack(layout.order + value_format, data, entry + layout.value_at)[0]
     return found
+
+
+class _TiffLayout:
+    """Byte order and sizes of classic TIFF (32-bit offsets) and BigTIFF (64-bit)."""
+
+    def __init__(self, data: bytes) -> None:
+        self.order = "<" if data[:2] == b"II" else ">"
+        self.is_big = data[2:4] in (b"+\0", b"\0+")
+        self.offset = self.order + ("Q" if self.is_big else "I")
+        self.count = self.order + ("Q" if self.is_big else "H")
+        self.entry_size = 20 if self.is_big else 12
+        self.value_at = 12 if self.is_big else 8
+
+    def first_directory(self, data: bytes) -> int:
+        return _unpack(self.offset, data, 8 if self.is_big else 4)[0]
+
+    def next_directory(self, data: bytes, offset: int) -> int:
+        entries = _unpack(self.count, data, offset)[0] * self.entry_size
+        return _unpack(self.offset, data, offset + struct.calcsize(self.count) + entries)[0]
 
 
 def _size_by_pillow(data: bytes) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cv.image.codecs import ChannelOrder, Flag
-from cv.image.codecs.header import image_kind
+from cv.image.codecs.header import image_kind, tiff_has_loop
 from cv.image.errors import ImageDecodeError, ImageTooLargeError
 
 
@@ -33,6 +33,8 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
 
     if image_kind(data) != "TIFF":
         raise ImageDecodeError("not a TIFF image, and backend tifffile reads nothing else")
+    if tiff_has_loop(data):
+        raise ImageDecodeError("corrupt TIFF data: its directories form a loop")
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tif:
             series = tif.series[0]

@@ -41,6 +41,8 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
         img: npt.NDArray[np.uint8] = _decoder().decode(data, pixel_format)
     except (OSError, ValueError, RuntimeError) as error:
         raise ImageDecodeError(f"libjpeg-turbo cannot decode it: {error}") from error
+    if img.size == 0:
+        raise ImageDecodeError("corrupt JPEG data: it contains no image")
     return img[..., 0] if flag == "grayscale" else img
 
 
