@@ -299,7 +299,9 @@ def _trainable(module: nn.Module) -> int:
 
 def _make_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
     like = next(iter(model.parameters()), torch.empty(()))
-    generator = torch.Generator(like.device if like.device.type != "meta" else "cpu").manual_seed(0)
+    if like.is_meta:
+        return torch.empty((1, *input_shape), dtype=like.dtype, device="meta")
+    generator = torch.Generator(like.device).manual_seed(0)  # the global one stays as it is
     return torch.randn((1, *input_shape), generator=generator, dtype=like.dtype, device=like.device)
 
 
