@@ -1,0 +1,221 @@
+"""Frames through OpenCV alone, frame-exact where ``cv2.VideoCapture`` is not.
+
+OpenCV's own jump to a frame number divides time stamps by a mean frame rate, so it can land elsewhere. Here
+the time stamp of each frame is kept, a jump aims before the frame wanted, the stamp found there says where it
+landed, and the rest is read. If that fails, or the stamps cannot be relied on, reading begins again at the
+first frame.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .base import Frame, FrameIndex, VideoError
+
+_CHECKED = 24  # frames at the start and the end that are decoded to check an index made from packets
+# OpenCV lands up to 16 frames before the one it is asked for, and decodes them: reading on is cheaper.
+_READ_ON = 16
+
+
+class OpenCVDecoder:
+    """See :class:`cv.video.decoders.base.Decoder`."""
+
+    def __init__(self, filename: str) -> None:
+        self._filename = filename
+        self._index: FrameIndex | None = None
+        self._capture = open_capture(filename)
+        self.width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        self.height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self._position = 0
+        self._grabbed = self._capture.grab()  # OpenCV's zero of time is the first frame it sees
+        if not self._grabbed:
+            self._capture.release()
+            raise VideoError(
+                f"{filename} has no frame that OpenCV can decode (no codec for it, or damaged); "
+                "PyAV brings more codecs: pip install cv-video[av]"
+            )
+
+    @property
+    def position(self) -> int:
+        """Number of the frame that :meth:`read_next` gives."""
+        return self._position
+
+    def read_next(self) -> Frame | None:
+        """The next frame, or None at the end."""
+        if not self._grab():
+            return None
+        self._grabbed = False
+        self._position += 1
+        ok, image = self._capture.retrieve()
+        return np.asarray(image, dtype=np.uint8) if ok else None
+
+    def read_at(self, index: int) -> Frame | None:
+        """Frame ``index``, or None if there is none."""
+        if not 0 <= index - self._position <= _READ_ON:
+            if index >= self.count():
+                return None
+            self._seek(index)
+        while self._position < index:
+            if not self._skip():
+                return None
+        if not self._grab():
+            return None
+        if self._is_frame(index):
+            return self.read_next()
+        # The packets misled us: count the frames by decoding them, then read the frame in order.
+        self._index = FrameIndex(_times_by_decoding(self._filename))
+        if index >= len(self._index):
+            return None
+        self._restart()
+        while self._position < index and self._skip():
+            pass
+        return self.read_next()
+
+    def count(self) -> int:
+        """The true number of frames."""
+        if self._index is None:
+            self._index = FrameIndex(_times_of_packets(self._filename) or _times_by_decoding(self._filename))
+        return len(self._index)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._capture.release()
+        self._grabbed = False
+
+    def _is_frame(self, index: int) -> bool:
+        """Whether the frame grabbed last may be this one, by its time stamp."""
+        if self._index is None or not self._index.recognisable(index):
+            return True
+        return bool(_time(self._capture) == self._index.times[index])
+
+    def _grab(self) -> bool:
+        """Have the frame at the present position decoded."""
+        if not self._grabbed:
+            self._grabbed = self._capture.grab()
+        return self._grabbed
+
+    def _skip(self) -> bool:
+        if not self._grab():
+            return False
+        self._grabbed = False
+        self._position += 1
+        return True
+
+    def _restart(self) -> None:
+        self._capture.release()
+        self._capture = open_capture(self._filename)
+        self._grabbed, self._position = False, 0
+
+    def _seek(self, index: int) -> None:
+        """Place the capture at frame ``index`` or before."""
+        assert self._index is not None
+        here = self._position
+        if not self._index.recognisable(index):
+            if here > index:
+                self._restart()
+            return
+        aim = round(self._index.times[index] / 1e9 * self.fps) - 1
+        for step in (0, 4, 32):
+            if aim - step < 1:
+                break
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, aim - step)
+            self._grabbed = self._capture.grab()
+            found = self._index.number(_time(self._capture)) if self._grabbed else None
+            # A stamp of zero is also what OpenCV gives for none.
+            if found is not None and 0 < found <= index:
+                self._position = found
+                return
+        self._restart()
+
+
+def open_capture(filename: str) -> cv2.VideoCapture:
+    """OpenCV's capture of a file.
+
+    Raises:
+        VideoError: It cannot be opened.
+    """
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the exception says it
+    try:
+        capture = cv2.VideoCapture(filename, cv2.CAP_FFMPEG)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if not capture.isOpened():
+        if os.path.isfile(filename):  # noqa: PTH113 (the name may be a URL)
+            with open(filename, "rb"):  # noqa: PTH123 (no permission: its own error)
+                pass
+        raise VideoError(f"{filename} is not a video that can be read")
+    return capture
+
+
+def _time(capture: cv2.VideoCapture) -> int:
+    """Time stamp of the frame grabbed last, in nanoseconds after the first: whole numbers compare exactly."""
+    return round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+
+
+def _times_of_packets(filename: str) -> list[int] | None:
+    """Time stamps without decoding, or None where the packets may not tell.
+
+    OpenCV counts packets from the first packet and frames from the first frame, and does not say which
+    packets an edit list hides. So the beginning and the end are decoded and compared.
+    """
+    in_file = times_in_file(filename)
+    times = sorted(in_file)
+    if not times or in_file[0] != times[0] or len(set(times)) != len(times):
+        return None
+    frames = open_capture(filename)
+    try:
+        for number, time in enumerate(times[:_CHECKED]):
+            if not frames.grab() or _time(frames) != time or (number == 0 and _frame_type(frames) != "I"):
+                return None
+        if len(times) <= _CHECKED:
+            return None if frames.grab() else times
+        rate = frames.get(cv2.CAP_PROP_FPS)
+        frames.set(cv2.CAP_PROP_POS_FRAMES, max(round(times[-_CHECKED] / 1e9 * rate), 1))
+        tail = []
+        while frames.grab():
+            tail.append(_time(frames))
+        return times if tail and tail == times[-len(tail) :] else None
+    finally:
+        frames.release()
+
+
+def _times_by_decoding(filename: str) -> list[int | None]:
+    """Time stamps of all frames; None for each where those are guesses.
+
+    A file with B-frames whose packets are stamped in the order of decoding has no stamps of display (AVI).
+    What is guessed for them depends on where decoding began.
+    """
+    frames = open_capture(filename)
+    times: list[int | None] = []
+    reordered = False
+    while frames.grab():
+        times.append(_time(frames))
+        reordered |= _frame_type(frames) not in ("I", "P")
+    frames.release()
+    in_file = times_in_file(filename)
+    if reordered and in_file == sorted(in_file):
+        return [None] * len(times)
+    return times
+
+
+def times_in_file(filename: str) -> list[int]:
+    """Time stamps of the packets, in their order in the file."""
+    packets = open_capture(filename)
+    times = []
+    if packets.set(cv2.CAP_PROP_FORMAT, -1):
+        while packets.grab():
+            times.append(_time(packets))
+    packets.release()
+    return times
+
+
+def _frame_type(capture: cv2.VideoCapture) -> str:
+    """``'I'``, ``'P'``, ``'B'`` … of the frame grabbed last; empty where this OpenCV does not tell."""
+    name: Any = getattr(cv2, "CAP_PROP_FRAME_TYPE", None)
+    return chr(int(capture.get(name))) if name is not None else ""

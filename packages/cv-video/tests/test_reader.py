@@ -1,0 +1,305 @@
+"""VideoReader beside frame exactness: the list, the cache, properties, files that are broken."""
+
+import importlib.util
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from cv.video import Cache, VideoError, VideoReader
+from cv_testing.numbered_videos import HEIGHT, WIDTH, number_of, run_ffmpeg
+
+HAS_AV = importlib.util.find_spec("av") is not None
+BACKENDS = [
+    "opencv",
+    pytest.param("av", marks=pytest.mark.skipif(not HAS_AV, reason="PyAV is not installed (cv-video[av])")),
+]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def reader(video, backend):
+    with VideoReader(video("h264-bframes.mp4"), backend=backend) as reader:
+        yield reader
+
+
+def test_properties(reader):
+    assert (reader.width, reader.height, reader.resolution) == (WIDTH, HEIGHT, (WIDTH, HEIGHT))
+    assert reader.fps == 25
+    assert reader.frame_cnt == len(reader) == 60
+    assert reader.fourcc == "h264"
+    assert reader.opened is True
+    assert reader.position == 0
+    assert isinstance(reader.vcap, cv2.VideoCapture)
+    assert reader.vcap.isOpened()
+    assert "h264-bframes.mp4" in repr(reader)
+
+
+def test_the_raw_capture_is_independent(reader):
+    reader.vcap.read()
+    assert number_of(reader.read()) == 0
+
+
+def test_list_behaviour(reader):
+    assert [number_of(frame) for frame in reader[5:20:4]] == [5, 9, 13, 17]
+    assert [number_of(frame) for frame in reader[-3:]] == [57, 58, 59]
+    assert [number_of(frame) for frame in reader[4::-2]] == [4, 2, 0]
+    assert reader[40:30] == []
+    assert len(reader[:]) == 60
+    assert number_of(reader[np.int64(7)]) == 7
+    assert number_of(reader[-60]) == 0
+    for index in (60, -61, 10**9):
+        with pytest.raises(IndexError, match=f"index {index} is out of range for a video of 60 frames"):
+            reader[index]
+    with pytest.raises((TypeError, AttributeError)):
+        reader["1"]
+
+
+def test_position_and_current_frame(reader):
+    assert reader.current_frame() is None
+    assert number_of(reader.read()) == 0
+    assert number_of(reader.current_frame()) == 0
+    assert reader.position == 1
+    assert number_of(reader.get_frame(49)) == 49
+    assert reader.position == 50
+    assert number_of(reader.current_frame()) == 49
+    assert reader.position == 50, "looking at it moves nothing"
+    assert number_of(reader.read()) == 50
+    assert number_of(next(reader)) == 51
+    for index in (60, -1):
+        with pytest.raises(IndexError, match=f"frame_id must be between 0 and 59, got {index}"):
+            reader.get_frame(index)
+    reader.get_frame(59)
+    assert reader.read() is None
+    assert number_of(reader.current_frame()) == 59
+    with pytest.raises(StopIteration):
+        next(reader)
+
+
+def test_loops(reader):
+    for _ in range(2):
+        for number, frame in enumerate(reader):
+            assert number_of(frame) == number
+            assert reader.position == number + 1
+            if number == 10:
+                break
+    pairs = [(number_of(a), number_of(b)) for a, b in zip(reader, reader, strict=True)]
+    assert pairs == [(number, number) for number in range(60)], "two loops at once"
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 5])
+def test_frames_belong_to_the_caller(video, backend, capacity):
+    with VideoReader(video("h264-bframes.mp4"), cache_capacity=capacity, backend=backend) as reader:
+        for _ in range(3):
+            for number in (3, 4, 3):
+                frame = reader[number]
+                assert number_of(frame) == number
+                assert frame.flags.writeable
+                assert frame.flags.c_contiguous
+                frame[:] = 0
+        kept = [reader[number] for number in range(20)]
+        assert [number_of(frame) for frame in kept] == list(range(20)), "no buffer is used for two frames"
+
+
+def test_the_cache_saves_decoding(video, backend, monkeypatch):
+    with VideoReader(video("h264-bframes.mp4"), cache_capacity=2, backend=backend) as reader:
+        reader[5], reader[6]
+        decoder = reader._decoder
+        reader._decoder = type("NoDecoder", (), {})()
+        assert number_of(reader[6]) == 6
+        assert number_of(reader[5]) == 5
+        reader._decoder = decoder
+        assert number_of(reader[7]) == 7
+        assert sorted(number for number in range(60) if number in reader._cache) == [5, 7]
+
+
+def test_close(video, backend):
+    reader = VideoReader(video("h264-bframes.mp4"), backend=backend)
+    reader.read()
+    assert reader.vcap.isOpened()
+    reader.close()
+    reader.close()
+    assert reader.opened is False
+    assert reader.current_frame() is None
+    for use in (
+        reader.read,
+        lambda: reader[0],
+        lambda: len(reader),
+        lambda: reader.fps,
+        lambda: list(reader),
+    ):
+        with pytest.raises(VideoError, match="has been closed"):
+            use()
+
+
+def test_rotation(video, tmp_path):
+    path = tmp_path / "turned.mp4"
+    run_ffmpeg(["-i", str(video("h264-gop1.mp4")), "-c", "copy", "-metadata:s:v:0", "rotate=90", str(path)])
+    frames = {}
+    for backend in ["opencv"] + ["av"] * HAS_AV:
+        with VideoReader(path, backend=backend) as reader:
+            frames[backend] = reader[7]
+            assert reader.resolution == (HEIGHT, WIDTH)
+            assert frames[backend].shape == (WIDTH, HEIGHT, 3)
+    with VideoReader(video("h264-gop1.mp4")) as reader:
+        upright = reader[7]
+    for frame in frames.values():
+        np.testing.assert_array_equal(frame, np.rot90(upright))  # as ffmpeg itself turns it
+
+
+def test_files_that_are_no_video(tmp_path, backend):
+    with pytest.raises(FileNotFoundError, match="Video file not found: absent"):
+        VideoReader("absent.mp4", backend=backend)
+    with pytest.raises(IsADirectoryError):
+        VideoReader(tmp_path, backend=backend)
+    for content in (b"", b"no video" * 1000):
+        (tmp_path / "a.mp4").write_bytes(content)
+        with pytest.raises(VideoError, match=r"a\.mp4 is not a video that can be read"):
+            VideoReader(tmp_path / "a.mp4", backend=backend)
+    assert issubclass(VideoError, OSError)
+    assert issubclass(VideoError, ValueError)
+
+
+def test_a_file_with_sound_only(tmp_path, backend):
+    run_ffmpeg(["-f", "lavfi", "-i", "sine=duration=1", str(tmp_path / "a.mp4")])
+    with pytest.raises(VideoError, match=r"a\.mp4"):
+        VideoReader(tmp_path / "a.mp4", backend=backend)
+
+
+def test_a_video_without_frames(tmp_path):
+    path = tmp_path / "zero.mkv"
+    run_ffmpeg(["-f", "lavfi", "-i", "color=size=64x64", "-t", "0", "-c:v", "libx264", str(path)])
+    with pytest.raises(VideoError, match=r"zero\.mkv"):
+        VideoReader(path, backend="opencv")
+    if HAS_AV:
+        with pytest.raises(VideoError, match=r"zero\.mkv"):
+            VideoReader(path, backend="av")
+
+
+def test_truncated_in_the_middle(video, tmp_path, backend):
+    content = video("h264-gop250.mp4").with_suffix(".mkv")
+    run_ffmpeg(["-i", str(video("h264-gop250.mp4")), "-c", "copy", str(content)])
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(content.read_bytes()[: content.stat().st_size // 2])
+    with VideoReader(path, backend=backend) as reader:
+        numbers = [number_of(frame) for frame in reader]
+        assert numbers[:100] == list(range(100))
+        assert len(numbers) < 300
+        assert len(reader) == len(numbers)
+        assert number_of(reader[-1]) == numbers[-1]
+        assert number_of(reader[50]) == 50
+
+
+def test_damaged_in_the_middle(video, tmp_path, backend):
+    """No hang and no crash; what comes before the damage is right, and indexing agrees with reading."""
+    content = bytearray(video("h264-bframes.ts").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = np.random.default_rng(0).bytes(2000)
+    path = tmp_path / "damaged.ts"
+    path.write_bytes(bytes(content))
+    with VideoReader(path, backend=backend) as reader:
+        frames = [frame.copy() for frame in reader]
+        assert len(frames) > 30
+        assert [number_of(frame) for frame in frames[:20]] == list(range(20))
+        for number in (19, 5, 12):
+            np.testing.assert_array_equal(reader[number], frames[number])
+        assert len(reader) > 30
+
+
+def test_no_permission(video, backend):
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("changes the user for the time of the test, which only root may")
+    folder = video("h264-gop1.mp4").parent
+    path = folder / "locked.mp4"
+    shutil.copy(video("h264-gop1.mp4"), path)
+    code = (
+        "import os, sys; import cv.video\n"
+        "os.setuid(65534)\n"
+        "try: cv.video.VideoReader(sys.argv[1], backend=sys.argv[2])\n"
+        "except OSError as error: print(type(error).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), backend], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() in ("PermissionError", "VideoError"), done.stderr
+
+
+def test_odd_file_names(video, tmp_path, backend, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in [
+        "-i.mp4",
+        "with space.mp4",
+        "new\nline.mp4",
+        "ünï.mp4",
+        "concat:a|b.mp4",
+        "%03d.mp4",
+        "'q\".mp4",
+    ]:
+        shutil.copy(video("h264-gop1.mp4"), name)
+        with VideoReader(name, backend=backend) as reader:
+            assert number_of(reader[7]) == 7
+
+
+def test_memory_is_bounded(video, backend):
+    with VideoReader(video("h264-gop1.mp4"), backend=backend) as reader:
+        rng = np.random.default_rng(0)
+
+        def read(count):
+            for number in rng.integers(0, 60, count):
+                reader[int(number)]
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+        first = read(500)
+        assert read(1500) - first < 40_000, "kilobytes"
+        assert reader._cache.size == 10
+
+
+def test_bad_arguments(video):
+    with pytest.raises(ValueError, match="cache_capacity must not be negative, got -1"):
+        VideoReader(video("one.mp4"), cache_capacity=-1)
+    with pytest.raises(ValueError, match="backend must be 'auto', 'av' or 'opencv', got 'x'"):
+        VideoReader(video("one.mp4"), backend="x")
+
+
+def test_without_pyav(video, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with VideoReader(video("h264-bframes.mp4")) as reader:
+        assert number_of(reader[30]) == 30
+        assert type(reader._decoder).__name__ == "OpenCVDecoder"
+    with pytest.raises(ImportError, match=r"pip install cv-video\[av\]"):
+        VideoReader(video("h264-bframes.mp4"), backend="av")
+
+
+def test_cache():
+    cache = Cache(2)
+    assert (cache.capacity, cache.size) == (2, 0)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    assert cache.get("a") == 1
+    cache.put("c", 3)
+    assert (cache.get("b"), cache.get("b", "none"), cache.size) == (None, "none", 2)
+    cache.put("a", 4)
+    assert (cache.get("a"), cache.get("c"), len(cache)) == (4, 3, 2)
+    assert "a" in cache
+    assert "b" not in cache
+    for capacity in (0, -1):
+        with pytest.raises(ValueError, match="capacity must be a positive integer"):
+            Cache(capacity)
+
+
+def test_import_is_light_and_silent():
+    names = ["torch", "av", "imageio_ffmpeg", "yaml"]
+    code = f"import sys, cv.video; print([m for m in {names} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
