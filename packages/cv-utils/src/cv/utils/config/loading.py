@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +37,24 @@ def trust_from_environment() -> bool:
     return os.environ.get(TRUST_VARIABLE, "").strip().lower() in ("1", "true", "yes", "on")
 
 
-@dataclass
 class Loader:
     """Loads one config and all its bases.
 
-    Attributes:
+    Args:
         trust: Run ``.py`` files as Python instead of reading them.
         use_predefined_variables: Whether ``{{ fileDirname }}`` and its kin are replaced.
         base_root: The folder that all files must lie in, or None.
     """
 
-    trust: bool = False
-    use_predefined_variables: bool = True
-    base_root: Path | None = None
-    _budget: Budget = field(default_factory=Budget)
-    _open_files: dict[FileId, Path] = field(default_factory=dict)
-    _count: int = 0
+    def __init__(
+        self, trust: bool = False, use_predefined_variables: bool = True, base_root: Path | None = None
+    ) -> None:
+        self.trust = trust
+        self.use_predefined_variables = use_predefined_variables
+        self.base_root = base_root
+        self._budget = Budget()
+        self._open_files: dict[FileId, Path] = {}
+        self._count = 0
 
     def load(self, filename: str | Path) -> tuple[Tree, str]:
         """Read a file; gives the config and the texts of it and its bases.
@@ -107,7 +107,7 @@ class Loader:
 
     def _parse_python(self, source: str, references: References, path: Path, bases: _Bases) -> Tree:
         from .evaluator import Evaluator, is_dropped
-        from .references import REFERENCE_FUNCTION
+        from .reference_tree import REFERENCE_FUNCTION, fill_tree
 
         if not self.trust and len(source) > MAX_SOURCE_CHARS:
             reason = f"the file has more than {MAX_SOURCE_CHARS} characters"
@@ -116,7 +116,7 @@ class Loader:
         variables: Tree = {"__file__": str(path), "__name__": path.stem}
         reference: Callable[[str, int], Any] | None = None
         if references:
-            tree = references.fill_tree(tree)
+            tree = fill_tree(tree, references)
 
             def names() -> Any:
                 return variables[BASE_KEY] if BASE_KEY in variables else _literal_base(tree, path)
@@ -261,6 +261,8 @@ def _literal_base(tree: Any, path: Path) -> Any:
 
 
 def _parse_data(source: str, references: References, path: Path) -> Any:
+    import json
+
     try:
         if path.suffix == ".json":
             return json.loads(references.quote_in_json() if references else references.text)

@@ -8,20 +8,18 @@ its type; inside a longer string the value's text is inserted.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["REFERENCE", "REFERENCE_FUNCTION", "References", "predefined_variables"]
+__all__ = ["REFERENCE", "References", "predefined_variables"]
 
 #: Anything in a text that is replaced when the text is read as a config.
 REFERENCE = re.compile(
     r"\{\{\s*(?:(?P<variable>fileDirname|fileBasename|fileBasenameNoExtension|fileExtname)"
     r"|_base_(?P<path>(?:\.\w+|\[-?\d+\])+))\s*\}\}"
 )
-REFERENCE_FUNCTION = "__cv_reference__"
 
 
 def predefined_variables(path: Path) -> dict[str, str]:
@@ -43,13 +41,16 @@ class References:
 
     Attributes:
         text: The text with tokens in place of references.
+        variables: ``token -> value`` of each predefined variable.
         bases: ``token -> path`` of each reference into the base, as ``.a.b``.
+        token: Matches the tokens.
     """
 
     def __init__(self, text: str, variables: dict[str, str] | None) -> None:
         self.text = text
         self.variables: dict[str, str] = {}
         self.bases: dict[str, str] = {}
+        self.token = re.compile("(?!)")
         if "{{" not in text:
             return
         prefix = "_cv_reference"
@@ -69,7 +70,7 @@ class References:
             return word
 
         self.text = REFERENCE.sub(token, text)
-        self._token = re.compile(f"({prefix}[0-9]+_)")
+        self.token = re.compile(f"({prefix}[0-9]+_)")
 
     def __bool__(self) -> bool:
         return bool(self.variables or self.bases)
@@ -92,7 +93,7 @@ class References:
         return value
 
     def _fill_text(self, text: str, lookup: Callable[[str], Any]) -> Any:
-        parts = self._token.split(text)
+        parts = self.token.split(text)
         values = [self._value(part, lookup) if index % 2 else part for index, part in enumerate(parts)]
         if len(values) == 3 and not values[0] and not values[2]:
             return values[1]
@@ -101,61 +102,7 @@ class References:
     def _value(self, token: str, lookup: Callable[[str], Any]) -> Any:
         return self.variables[token] if token in self.variables else lookup(self.bases[token])
 
-    # In the syntax tree of Python
-
-    def fill_tree(self, tree: ast.Module) -> ast.Module:
-        """Put values into a tree: variables as constants, the base's as calls of ``REFERENCE_FUNCTION``."""
-        return ast.fix_missing_locations(_TreeFiller(self).visit(tree))  # type: ignore[no-any-return]
-
     def quote_in_json(self) -> str:
         """The text with quotes around the tokens that stand outside strings."""
-        pattern = re.compile(r'"(?:[^"\\]|\\.)*"|' + self._token.pattern, re.DOTALL)
+        pattern = re.compile(r'"(?:[^"\\]|\\.)*"|' + self.token.pattern, re.DOTALL)
         return pattern.sub(lambda match: f'"{match[0]}"' if match[1] else match[0], self.text)
-
-    def tree_parts(self, text: str, lineno: int) -> list[ast.expr]:
-        """The pieces of a string constant in that line as expressions."""
-        parts: list[ast.expr] = []
-        for index, part in enumerate(self._token.split(text)):
-            if index % 2 and part in self.bases:
-                args: list[ast.expr] = [ast.Constant(self.bases[part]), ast.Constant(lineno)]
-                parts.append(ast.Call(ast.Name(REFERENCE_FUNCTION, ast.Load()), args, []))
-            elif part:
-                parts.append(ast.Constant(self.variables[part] if index % 2 else part))
-        return parts
-
-
-class _TreeFiller(ast.NodeTransformer):
-    def __init__(self, references: References) -> None:
-        self.references = references
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        known = node.id in self.references.variables or node.id in self.references.bases
-        return ast.copy_location(self.references.tree_parts(node.id, node.lineno)[0], node) if known else node
-
-    def visit_Constant(self, node: ast.Constant) -> ast.expr:
-        if not isinstance(node.value, str):
-            return node
-        parts = self.references.tree_parts(node.value, node.lineno)
-        if not parts:
-            return node
-        if len(parts) == 1:
-            return ast.copy_location(parts[0], node)
-        if all(isinstance(part, ast.Constant) for part in parts):
-            return ast.copy_location(ast.Constant("".join(part.value for part in parts)), node)  # type: ignore[attr-defined]
-        return ast.copy_location(ast.JoinedStr(_formatted(parts)), node)
-
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.expr:
-        values: list[ast.expr] = []
-        for part in node.values:
-            if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                values.extend(_formatted(self.references.tree_parts(part.value, node.lineno)))
-            else:
-                values.append(self.visit(part))
-        return ast.copy_location(ast.JoinedStr(values), node)
-
-
-def _formatted(parts: list[ast.expr]) -> list[ast.expr]:
-    return [
-        part if isinstance(part, ast.Constant) else ast.FormattedValue(part, conversion=-1, format_spec=None)
-        for part in parts
-    ]
