@@ -15,8 +15,11 @@ for module in ("sklearn", "skimage", "matplotlib", "tensorboard"):
     pytest.importorskip(module, reason=f"the digits example needs {module}")
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("total_epochs=2", "data.train.length=24", "data.test.length=15", "data.samples_per_gpu=4",
-         "data.workers_per_gpu=0", "video.seconds=0.4", "log_config.interval=2")  # fmt: skip
+SMALL = (
+    *("total_epochs=2", "log_config.interval=2", "video.seconds=0.4"),
+    *("data.train.length=24", "data.val.length=4", "data.test.length=15"),
+    *("data.samples_per_gpu=4", "data.workers_per_gpu=0"),
+)
 
 
 def start(work_dir: Path, *flags: str) -> subprocess.Popen[str]:

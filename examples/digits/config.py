@@ -29,6 +29,7 @@ data = dict(
     samples_per_gpu=16,
     workers_per_gpu=1,
     train=dict(type="DigitScenes", split="train", length=2400, image_size=image_size),
+    val=dict(type="DigitScenes", split="val", length=100, image_size=image_size),
     test=dict(type="DigitScenes", split="test", length=300, image_size=image_size),
 )
 video = dict(seconds=4, fps=15, size=(320, 240), digits=6)

@@ -6,6 +6,7 @@ It goes through every package as a project of its users would; ``README.md`` bes
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from functools import partial
 from pathlib import Path
@@ -38,24 +39,29 @@ def main() -> None:
     args.work_dir.mkdir(parents=True, exist_ok=True)
     cfg.dump(str(args.work_dir / "config.py"))
     set_random_seed(cfg.seed)
+    timestamp = time.strftime("%Y%m%d_%H%M%S")
+    logger = get_logger("digits", log_file=str(args.work_dir / f"{timestamp}.log"))
 
     device_ids = [0] if torch.cuda.is_available() else [-1]
     model = build_model_from_cfg(cfg.model, MODELS)
     model.init_weights()
     model.CLASSES = CLASSES
     model = MMDataParallel(model.to("cuda:0" if device_ids == [0] else "cpu"), device_ids=device_ids)
-    test_loader = make_loader(cfg, "test")
-    log = train(model, cfg, test_loader, args)
+    train(model, cfg, args, logger, timestamp)
     trained = time.time()
 
-    # The best of the checkpoints, read back as a user would, is what counts.
+    # What counts is the checkpoint that was best in validation, read back as a user would, on the test split.
     checkpoint = max(args.work_dir.glob("best_AP50_epoch_*.pth"), key=lambda path: path.stat().st_mtime)
     load_checkpoint(model.module, str(checkpoint), map_location="cpu")
+    test_loader = make_loader(cfg, "test")
     results: list[Detections] = single_gpu_test(model, test_loader)
     print()
     ap = test_loader.dataset.evaluate(results)["AP50"]
     pictures.grid(test_loader.dataset, results, args.work_dir / "detections.png")
-    pictures.curves(log, args.work_dir / "curves.png")
+    logs = (
+        sorted(args.work_dir.glob("*.log.json")) if args.resume else [args.work_dir / f"{timestamp}.log.json"]
+    )
+    pictures.curves(logs, args.work_dir / "curves.png")
     pictures.moving_digits(args.work_dir / "moving.mp4", **cfg.video)
     middle = pictures.annotate_video(
         args.work_dir / "moving.mp4", args.work_dir / "annotated.mp4", lambda frame: detect(model, frame)
@@ -64,7 +70,7 @@ def main() -> None:
 
     print(f"AP50 on {len(results)} test scenes: {ap:.4f}  ({checkpoint.name})")
     print(f"time: {trained - start:.0f} s of training, {time.time() - start:.0f} s in all")
-    for name in ("detections.png", "curves.png", "annotated.mp4", "annotated_frame.png", log.name):
+    for name in ("detections.png", "curves.png", "annotated.mp4", "annotated_frame.png", logs[-1].name):
         print(f"  {args.work_dir / name}")
 
 
@@ -97,26 +103,30 @@ def make_loader(cfg: Config, split: str) -> DataLoader[dict[str, Any]]:
     )
 
 
-def train(model: nn.Module, cfg: Config, test_loader: DataLoader[Any], args: argparse.Namespace) -> Path:
-    """Train to the end, resuming if asked; return the log's JSON lines."""
-    timestamp = time.strftime("%Y%m%d_%H%M%S")
+def train(
+    model: nn.Module,
+    cfg: Config,
+    args: argparse.Namespace,
+    logger: logging.Logger,
+    timestamp: str,
+) -> None:
+    """Train to the end, resuming if asked."""
     runner = build_runner(
         dict(type="EpochBasedRunner", max_epochs=cfg.total_epochs),
         default_args=dict(
             model=model,
             optimizer=build_optimizer(model, cfg.optimizer),
             work_dir=str(args.work_dir),
-            logger=get_logger("digits", log_file=str(args.work_dir / f"{timestamp}.log")),
+            logger=logger,
             meta=dict(seed=cfg.seed, config=cfg.pretty_text),
         ),
     )
     runner.timestamp = timestamp
     runner.register_training_hooks(cfg.lr_config, cfg.optimizer_config, cfg.checkpoint_config, cfg.log_config)
-    runner.register_hook(EvalHook(test_loader, **cfg.evaluation), priority="LOW")
+    runner.register_hook(EvalHook(make_loader(cfg, "val"), **cfg.evaluation), priority="LOW")
     if args.resume:
         runner.resume(str(args.work_dir / "latest.pth"))
     runner.run([make_loader(cfg, "train")], cfg.workflow)
-    return args.work_dir / f"{timestamp}.log.json"
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ class SmallBackbone(BaseModule):
         last_conv_cfg: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(init_cfg or dict(type="Kaiming", layer="Conv2d"))
+        super().__init__(init_cfg)  # every ConvModule initialises itself
         first, second, third = channels
         self.stem = ConvModule(3, first, 5, stride=2, padding=2, norm_cfg=norm_cfg)
         self.fine = ModuleList(
@@ -156,7 +156,9 @@ class RoIHead(BaseModule):
         nms: dict[str, Any],
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(init_cfg or dict(type="Kaiming", layer=["Conv2d", "Linear"]))
+        # The last layers start near zero: no name is likelier than another, no side is moved.
+        last = [dict(type="Normal", name=name, std=0.01) for name in ("name", "correction")]
+        super().__init__(init_cfg or dict(type="Kaiming", layer=["Conv2d", "Linear"], override=last))
         self.num_classes, self.score_threshold, self.nms_cfg = num_classes, score_threshold, nms
         self.align = RoIAlign(**roi_layer)
         self.conv = ConvModule(in_channels, 64, 3, norm_cfg=dict(type="BN"))

@@ -45,9 +45,9 @@ def grid(
     cv.image.imwrite(np.concatenate(lines), path)
 
 
-def curves(log: Path, path: Path) -> None:
-    """Plot loss and AP50 from the text logger's JSON lines."""
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+def curves(logs: list[Path], path: Path) -> None:
+    """Plot loss and AP50 from the text logger's JSON lines, of a resumed training all of them."""
+    records = [json.loads(line) for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
     train = [r for r in records if r.get("mode") == "train"]
     per_epoch = max(r["iter"] for r in train)
     evaluated = [r for r in records if "AP50" in r]
@@ -63,7 +63,7 @@ def curves(log: Path, path: Path) -> None:
     right.plot(
         [r["epoch"] for r in evaluated], [r["AP50"] for r in evaluated], "o-", color="tab:green", label="AP50"
     )
-    right.set_ylabel("AP50 on the test split")
+    right.set_ylabel("AP50 in validation")
     right.set_ylim(0, 1)
     figure.legend(loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=120)

@@ -1,7 +1,8 @@
 """Scenes: scanned digits, scaled, rotated and inked onto crops of photographs.
 
 The digits are scikit-learn's 1,797 scans (8 x 8 pixels, 17 grey levels); the photographs ship with
-scikit-image. A digit or a photograph of the test split is never seen in training.
+scikit-image. Each digit and each photograph belongs to one split only: ``train`` is learned from, ``val``
+chooses the checkpoint, ``test`` is looked at once, at the end.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from .metrics import average_precision
 DATASETS = Registry("dataset")
 CLASSES = tuple("0123456789")
 PHOTOGRAPHS = {
-    "train": ("astronaut.png", "camera.png", "chelsea.png", "motorcycle_left.png", "brick.png", "grass.png"),
+    "train": ("astronaut.png", "camera.png", "motorcycle_left.png", "brick.png", "grass.png"),
+    "val": ("chelsea.png", "gravel.png"),
     "test": ("coffee.png", "rocket.jpg"),
 }
-TEST_EVERY = 4  # every fourth scan belongs to the test split
+# Which scans: of every eight, the first and the fifth are for testing, the second for validation.
+REMAINDERS = {"train": (2, 3, 5, 6, 7), "val": (1,), "test": (0, 4)}
 MEAN, STD = np.array([120.0, 120.0, 120.0]), np.array([60.0, 60.0, 60.0])
-Split = Literal["train", "test"]
+Split = Literal["train", "val", "test"]
 
 
 @dataclass
@@ -54,7 +57,7 @@ class DigitSource:
 
     def __init__(self, split: Split) -> None:
         scans = load_digits()
-        mine = (np.arange(len(scans.target)) % TEST_EVERY == 0) == (split == "test")
+        mine = np.isin(np.arange(len(scans.target)) % 8, REMAINDERS[split])
         self.images = (scans.images[mine] / 16.0).astype(np.float32)
         self.labels = scans.target[mine]
         folder = Path(skimage.__file__).parent / "data"
@@ -100,7 +103,7 @@ class DigitScenes(Dataset[dict[str, Any]]):
     """Scenes of one to five digits that do not overlap; scene ``i`` is always the same picture.
 
     Args:
-        split: ``"train"`` or ``"test"``.
+        split: ``"train"``, ``"val"`` or ``"test"``.
         length: how many scenes there are.
         image_size: width and height in pixels.
     """
@@ -128,7 +131,7 @@ class DigitScenes(Dataset[dict[str, Any]]):
 
     def scene(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
         """Picture ``(S, S, 3)`` BGR uint8, boxes ``(G, 4)`` as x1, y1, x2, y2, labels ``(G,)``."""
-        rng = np.random.default_rng([index, self.split == "test"])
+        rng = np.random.default_rng([index, tuple(PHOTOGRAPHS).index(self.split)])
         image = self.source.background(rng, self.image_size, self.image_size)
         taken: list[tuple[int, int, int, int]] = []
         boxes, labels = [], []
