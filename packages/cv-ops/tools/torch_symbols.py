@@ -18,9 +18,9 @@ from pathlib import Path
 
 LIBRARIES = ("libtorch_cpu.so", "libtorch_cuda.so", "libc10.so", "libc10_cuda.so")
 
-# C functions of torch/csrc/stable/c/shim.h and torch/csrc/inductor/aoti_torch/c/shim.h. The generated
-# per-operator functions (aoti_torch_cpu_addmm_out …) are not part of the stable ABI.
-STABLE = re.compile(r"^(aoti_torch_(?!cpu_|cuda_|mps_|xpu_|aten_)|torch_)\w+$")
+# C functions of the shims that torch/csrc/stable and torch/headeronly call. The functions generated per
+# operator and device (aoti_torch_cpu_addmm_out …) are not part of the stable ABI.
+STABLE = re.compile(r"^(aoti_torch_(?!cpu_|cuda_|mps_|xpu_)|torch_)\w+$")
 
 
 def exported(wheel: Path) -> list[str]:
