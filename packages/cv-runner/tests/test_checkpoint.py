@@ -233,14 +233,14 @@ def _settle(runner, limit, on):
 
 
 @pytest.mark.slow
-def test_a_saving_process_is_killed_some_hundred_times(tmp_path, server):
+def test_a_saving_process_is_killed_again_and_again(tmp_path, server):
     """Whenever the kill comes, every checkpoint is whole and latest points at one."""
-    process = server.Process(target=kill_while_saving, args=(tmp_path, 200))
+    process = server.Process(target=kill_while_saving, args=(tmp_path, 80))
     process.start()
     process.join()
     assert process.exitcode == 0
     # Most kills came in the middle of a save: they left the file beside its target behind.
-    assert int((tmp_path / "cut_short.txt").read_text()) > 50
+    assert int((tmp_path / "cut_short.txt").read_text()) > 20
 
 
 class TestResumeOfOldCheckpoints:
