@@ -48,7 +48,7 @@ def main() -> None:
     totals: Counter[str] = Counter()
     failures: list[dict[str, object]] = []
     next_case, last = args.first, args.first + args.cases
-    peak, start = 0, time.monotonic()
+    peak, start = (0, 0, ""), time.monotonic()
     while next_case < last:
         next_case, ended = run_child(next_case, last, totals, failures, args.keep)
         peak = max(peak, ended)
@@ -57,7 +57,8 @@ def main() -> None:
         "decodings": sum(totals.values()),
         "outcomes": dict(sorted(totals.items())),
         "failures": failures,
-        "peak_mb": peak // 1024,
+        "peak_mb": peak[0] // 1024,
+        "peak_at": {"case": peak[1], "backend": peak[2]},
         "seconds": round(time.monotonic() - start),
         "versions": versions(),
     }
@@ -80,13 +81,13 @@ def arguments() -> argparse.Namespace:
 
 def run_child(
     first: int, last: int, totals: Counter[str], failures: list[dict[str, object]], keep: Path
-) -> tuple[int, int]:
-    """Run cases in one child until it is done or fails; (the next case, peak memory in KiB)."""
+) -> tuple[int, tuple[int, int, str]]:
+    """Run cases in a child until it is done or fails; (the next case, the peak in KiB and where it was)."""
     receive, send = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("spawn").Process(target=work, args=(first, last, send))
     child.start()
     send.close()
-    case, backend, peak = first, "", 0
+    case, backend, peak = first, "", (0, 0, "")
     reason = ""
     while True:
         if not receive.poll(SECONDS):
@@ -105,7 +106,7 @@ def run_child(
             failures.append({"case": case, "backend": backend, "reason": message[1]})
             (keep / f"{case}.bin").write_bytes(mutated(case)[1])
         else:
-            peak = message[1]
+            peak = message[1:]
     child.join()
     if child.exitcode == 0:
         return last, peak
@@ -127,6 +128,7 @@ def work(first: int, last: int, send: Connection) -> None:
     installed = [name for name in ("cv2", "pillow", "turbojpeg", "tifffile") if is_installed(codec(name))]
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + EXTRA_BYTES, used + EXTRA_BYTES))
+    peak = 0
     for case in range(first, last):
         kind, data = mutated(case)
         for backend in installed:
@@ -144,9 +146,12 @@ def work(first: int, last: int, send: Connection) -> None:
                 outcome, good = "wrong", False
                 send.send(("wrong", f"{type(error).__name__}: {error}"))
             send.send(("end", f"{kind}, {backend}: {outcome}"))
+            used_now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            if used_now > peak:
+                peak = used_now
+                send.send(("peak", peak, case, backend))
             if outcome == "no image":
                 send.send(("wrong", "an empty image or none"))
-    send.send(("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
 def is_installed(codec: object) -> bool:

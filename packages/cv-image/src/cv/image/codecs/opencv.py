@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from cv.image.codecs import ChannelOrder, Flag
 from cv.image.codecs.header import check_size, image_kind, jpeg_is_complete, tiff_orientation
-from cv.image.codecs.orientation import undo_upright
+from cv.image.codecs.orientation import exif_orientation, undo_upright, upright
 from cv.image.errors import ImageDecodeError
 
 _FLAGS: dict[Flag, int] = {
@@ -20,6 +20,8 @@ _FLAGS: dict[Flag, int] = {
 }
 # Since OpenCV 4.11 the decoder itself can put out RGB, which saves a pass.
 _COLOR_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
+# OpenCV 4 does not look at the EXIF block of WebP.
+_TURNS_WEBP = int(cv2.__version__.partition(".")[0]) >= 5
 
 
 def require() -> None:
@@ -47,6 +49,8 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
         raise ImageDecodeError(reason)
     if rgb and not by_decoder and img.ndim == 3 and img.shape[2] in (3, 4):
         cv2.cvtColor(img, cv2.COLOR_BGR2RGB if img.shape[2] == 3 else cv2.COLOR_BGRA2RGBA, dst=img)
+    if kind == "WebP" and flag in ("color", "grayscale") and not _TURNS_WEBP:
+        return upright(img, exif_orientation(data))
     if kind == "TIFF" and flag not in (
         "color",
         "grayscale",

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+
+_EXIF_TAG = 0x0112
+
+
+def exif_orientation(data: bytes) -> int:
+    """The orientation in a file's EXIF block as Pillow reads it; 1 if there is none or it is damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as img:
+            return int(img.getexif().get(_EXIF_TAG, 1))
+    except Exception:  # a damaged EXIF block does not make the pixels unreadable
+        return 1
 
 
 def upright(stored: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:

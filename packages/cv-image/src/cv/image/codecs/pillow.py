@@ -37,9 +37,11 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
             check_pixels(img.width, img.height, max_pixels)
             img.load()
             array = _to_array(img, flag, channel_order)
+            # Newer Pillow turns a TIFF image while loading it, whatever is asked for, and removes the tag.
+            still_to_turn = _orientation(img)
             if flag in ("color", "grayscale"):
-                return upright(array, _orientation(img))  # loading a TIFF image turned it and removed the tag
-            return undo_upright(array, tiff_orientation(data))
+                return upright(array, still_to_turn)
+            return undo_upright(array, tiff_orientation(data)) if still_to_turn == 1 else array
     except ImageDecodeError:
         raise
     except Image.DecompressionBombError as error:
