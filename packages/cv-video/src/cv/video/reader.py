@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, overload
 
 import cv2
-import numpy as np
 
 from .cache import Cache
 from .decoders import Decoder, VideoError, open_decoder
@@ -36,8 +35,8 @@ class VideoReader:
 
     Args:
         filename: Path of the video, or an http, https, rtmp or rtsp URL.
-        cache_capacity: How many of the frames used last are kept in memory, against decoding them again; 0
-            for none.
+        cache_capacity: How many of the frames used last are kept in memory, in the decoder's form, against
+            decoding them again; 0 for none.
         backend: ``'auto'``, ``'av'`` or ``'opencv'``.
 
     Raises:
@@ -71,7 +70,7 @@ class VideoReader:
         self._vcap: cv2.VideoCapture | None = None
         self._cache = Cache(cache_capacity) if cache_capacity else None
         self._position = 0
-        self._current: int | None = None
+        self._current: Any = None  # in the form of the decoder
 
     @property
     def vcap(self) -> cv2.VideoCapture:
@@ -140,10 +139,7 @@ class VideoReader:
         """The frame that was read last, or None if none has been."""
         if self._current is None:
             return None
-        position = self._position
-        frame = self._read(self._current)
-        self._position = position
-        return frame
+        return self._open_decoder().to_frame(self._current, keep=True)
 
     def cvt2frames(
         self,
@@ -249,27 +245,14 @@ class VideoReader:
     def _read(self, number: int) -> Frame | None:
         """Frame ``number``, which becomes the current one, or None past the end."""
         decoder = self._open_decoder()
-        kept = self._cache.get(number) if self._cache is not None else None
-        if kept is not None:
-            frame: Frame | None = kept.copy()
-        else:
-            frame = decoder.read_next() if number == decoder.position else decoder.read_at(number)
-            if frame is None:
+        picture = self._cache.get(number) if self._cache is not None else None
+        if picture is None:
+            picture = decoder.read_next() if number == decoder.position else decoder.read_at(number)
+            if picture is None:
                 return None
-            self._keep(number, frame)
-        self._current = number
+            if self._cache is not None:
+                self._cache.put(number, picture)
+        self._current = picture
         self._position = number + 1
-        return frame
-
-    def _keep(self, number: int, frame: Frame) -> None:
-        """Put a copy into the cache: the caller may draw on the frame."""
-        if self._cache is None:
-            return
-        # The array of the frame that goes is used again: fresh memory costs more than the copy.
-        buffer: Any = None
-        if self._cache.size == self._cache.capacity:
-            buffer = self._cache.pop_oldest()
-        if buffer is None or buffer.shape != frame.shape:
-            buffer = np.empty_like(frame)
-        np.copyto(buffer, frame)
-        self._cache.put(number, buffer)
+        # The caller may draw on the frame: what is kept must be something else.
+        return decoder.to_frame(picture, keep=True)

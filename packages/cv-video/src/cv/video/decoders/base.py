@@ -29,11 +29,14 @@ class Decoder(Protocol):
     def position(self) -> int:
         """Number of the frame that :meth:`read_next` gives."""
 
-    def read_next(self) -> Frame | None:
-        """The next frame, (H, W, 3) BGR uint8, or None at the end."""
+    def read_next(self) -> Any:
+        """The next picture, in the decoder's own form, or None at the end."""
 
-    def read_at(self, index: int) -> Frame | None:
-        """Frame ``index`` (not negative), or None if the video has no such frame."""
+    def read_at(self, index: int) -> Any:
+        """Picture ``index`` (not negative), or None if the video has no such picture."""
+
+    def to_frame(self, picture: Any, keep: bool) -> Frame:
+        """A picture as an array of shape (H, W, 3), BGR, uint8; not the picture's own memory if ``keep``."""
 
     def count(self) -> int:
         """The true number of frames."""

@@ -46,7 +46,7 @@ class OpenCVDecoder:
         return self._position
 
     def read_next(self) -> Frame | None:
-        """The next frame, or None at the end."""
+        """The next picture, or None at the end."""
         if not self._grab():
             return None
         self._grabbed = False
@@ -55,7 +55,7 @@ class OpenCVDecoder:
         return np.asarray(image, dtype=np.uint8) if ok else None
 
     def read_at(self, index: int) -> Frame | None:
-        """Frame ``index``, or None if there is none."""
+        """Picture ``index``, or None if there is none."""
         if not 0 <= index - self._position <= _READ_ON:
             if index >= self.count():
                 return None
@@ -75,6 +75,10 @@ class OpenCVDecoder:
         while self._position < index and self._skip():
             pass
         return self.read_next()
+
+    def to_frame(self, picture: Frame, keep: bool) -> Frame:
+        """The picture, which OpenCV has made an array already."""
+        return picture.copy() if keep else picture
 
     def count(self) -> int:
         """The true number of frames."""

@@ -70,13 +70,12 @@ class PyAVDecoder:
         """Number of the frame that :meth:`read_next` gives."""
         return self._position
 
-    def read_next(self) -> Frame | None:
-        """The next frame, or None at the end."""
-        frame = self._next()
-        return None if frame is None else _to_bgr(frame)
+    def read_next(self) -> Any:
+        """The next picture, or None at the end."""
+        return self._next()
 
-    def read_at(self, index: int) -> Frame | None:
-        """Frame ``index``, or None if there is none."""
+    def read_at(self, index: int) -> Any:
+        """Picture ``index``, or None if there is none."""
         if not 0 <= index - self._position <= _READ_ON:
             if index >= self.count():
                 return None
@@ -87,7 +86,14 @@ class PyAVDecoder:
         frame = self._next()
         if frame is None or not self._is_frame(frame, index):
             return self._read_after_recount(index)
-        return _to_bgr(frame)
+        return frame
+
+    def to_frame(self, picture: Any, keep: bool) -> Frame:
+        """The picture converted to BGR, which makes a new array each time."""
+        # Bicubic, as OpenCV does it: it matters where the chroma planes are enlarged.
+        image: Frame = picture.to_ndarray(format="bgr24", interpolation="BICUBIC")
+        turns = _quarter_turns(picture)
+        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
     def count(self) -> int:
         """The true number of frames."""
@@ -191,7 +197,7 @@ class PyAVDecoder:
             return True
         return bool(frame.pts == self._index.times[index])
 
-    def _read_after_recount(self, index: int) -> Frame | None:
+    def _read_after_recount(self, index: int) -> Any:
         """The packets misled us: count the frames by decoding them, then read the frame in order."""
         self._count_by_decoding()
         assert self._index is not None
@@ -293,10 +299,3 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
 def _quarter_turns(frame: Any) -> int:
     """How often the picture has to be turned left by 90 degrees."""
     return round(getattr(frame, "rotation", 0) / 90) % 4
-
-
-def _to_bgr(frame: Any) -> Frame:
-    # Bicubic, as OpenCV does it: it matters where the chroma planes are enlarged.
-    image: Frame = frame.to_ndarray(format="bgr24", interpolation="BICUBIC")
-    turns = _quarter_turns(frame)
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
