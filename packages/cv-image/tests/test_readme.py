@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cv_testing.images import smooth_image
 
 from cv.image import imread, imwrite
 from cv.image.codecs import codec
+from cv_testing.images import smooth_image
 
 BLOCKS = re.findall(
     r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"), re.DOTALL

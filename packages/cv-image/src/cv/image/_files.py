@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         target.write_bytes(content)
         return
     # A short name of its own: the target's may already be as long as the file system allows.
-    temporary = target.parent / f".cv-{secrets.token_hex(8)}.tmp"
+    temporary = target.parent / f".cv-{os.urandom(8).hex()}.tmp"
     try:
         with temporary.open("xb") as file:
             file.write(content)

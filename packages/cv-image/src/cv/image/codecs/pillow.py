@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -79,15 +80,18 @@ def _to_array(img: Image.Image, flag: Flag, channel_order: ChannelOrder) -> npt.
         high = (np.clip(np.asarray(img), 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
         return high if grey else np.repeat(high[..., None], 3, axis=2)
     if grey:
-        return np.array(img.convert("L"))
-    return _reorder(np.array(img.convert("RGB")), channel_order)
+        return np.array(img if img.mode == "L" else img.convert("L"))
+    return _reorder(np.array(img if img.mode == "RGB" else img.convert("RGB")), channel_order)
 
 
 def _reorder(array: npt.NDArray[np.generic], channel_order: ChannelOrder) -> npt.NDArray[np.generic]:
     """RGB(A) to BGR(A) where asked for."""
-    if channel_order == "bgr":
-        return array[..., [2, 1, 0, 3][: array.shape[2]]]
-    return array
+    if channel_order == "rgb" or array.size == 0:
+        return array
+    swapped: npt.NDArray[np.generic] = cv2.cvtColor(
+        array, cv2.COLOR_RGB2BGR if array.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
+    )
+    return swapped
 
 
 def _orientation(img: Image.Image) -> int:
