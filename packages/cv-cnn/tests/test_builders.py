@@ -33,6 +33,7 @@ from cv.cnn import (
     is_norm,
 )
 from cv.cnn import Conv2d as WrappedConv2d
+from cv.cnn import Conv3d as WrappedConv3d
 from cv.cnn.bricks.norm import infer_abbr as infer_norm_abbr
 from cv.cnn.bricks.plugin import infer_abbr as infer_plugin_abbr
 from cv.cnn.bricks.registry import ATTENTION
@@ -51,7 +52,7 @@ class TestConv:
             ("Conv", WrappedConv2d),
             ("Conv1d", nn.Conv1d),
             ("Conv2d", nn.Conv2d),
-            ("Conv3d", nn.Conv3d),
+            ("Conv3d", WrappedConv3d),
             ("ConvWS", ConvWS2d),
             ("ConvAWS", ConvAWS2d),
             ("Conv2dAdaptivePadding", Conv2dAdaptivePadding),
@@ -131,8 +132,8 @@ class TestNorm:
             ("IN1d", nn.InstanceNorm1d, "in"),
             ("IN2d", nn.InstanceNorm2d, "in"),
             ("IN3d", nn.InstanceNorm3d, "in"),
-            ("BatchNorm2d", nn.BatchNorm2d, "bn"),
-            ("RMSNorm", nn.RMSNorm, "rms_norm"),
+            (nn.BatchNorm2d, nn.BatchNorm2d, "bn"),
+            (nn.RMSNorm, nn.RMSNorm, "rms_norm"),
         ],
     )
     def test_names(self, kind, cls, abbreviation):
@@ -144,6 +145,10 @@ class TestNorm:
             assert name == f"{abbreviation}{postfix}"
             assert layer.eps == 1e-5
             assert getattr(layer, "num_features", 3) == 3
+
+    def test_names_are_the_documented_ones(self):
+        names = ["BN", "BN1d", "BN2d", "BN3d", "SyncBN", "GN", "LN", "IN", "IN1d", "IN2d", "IN3d"]
+        assert set(names) <= set(NORM_LAYERS.module_dict)
 
     def test_group_norm(self):
         name, layer = build_norm_layer(dict(type="GN", num_groups=2, eps=1e-3), 4, postfix=1)
@@ -227,6 +232,10 @@ class TestActivation:
     def test_torch(self, name):
         assert type(build_activation_layer(dict(type=name))) is getattr(nn, name)
 
+    def test_a_type_is_enough(self):
+        for name, cls in ACTIVATION_LAYERS.module_dict.items():
+            assert type(build_activation_layer(dict(type=name))) is cls
+
     def test_arguments(self):
         cfg = dict(type="LeakyReLU", negative_slope=0.3)
         assert build_activation_layer(cfg).negative_slope == 0.3
@@ -261,6 +270,8 @@ class TestPadding:
         assert type(layer) is cls
         assert cfg == dict(type=name)
         assert type(build_padding_layer(dict(type=name, padding=1))) is cls
+        for other, kind in PADDING_LAYERS.module_dict.items():
+            assert type(build_padding_layer(dict(type=other), 2)) is kind
 
     def test_errors(self):
         for cfg, error in (

@@ -23,7 +23,9 @@ from cv.cnn.checkpoint import (
     load_state_dict,
     read_checkpoint,
 )
+from cv.cnn.module_wrapper import MODULE_WRAPPERS, is_module_wrapper
 from cv.fileio import BaseStorageBackend, FileClient
+from cv.utils import Registry
 
 
 class Block(nn.Module):
@@ -96,6 +98,19 @@ class TestLoadStateDict:
         target.block = nn.DataParallel(target.block)
         load_state_dict(nn.DataParallel(target), source.state_dict(), strict=True)
         assert torch.equal(target.block.module.linear.weight, source.block.linear.weight)
+
+    def test_own_wrappers(self, monkeypatch):
+        class Wrapper(nn.Module):
+            def __init__(self, module):
+                super().__init__()
+                self.module = module
+
+        assert not is_module_wrapper(Wrapper(Net()))
+        monkeypatch.setattr(MODULE_WRAPPERS, "_children", {})
+        child = Registry("module wrapper", parent=MODULE_WRAPPERS, scope="test")
+        child.register_module(module=Wrapper)
+        assert is_module_wrapper(Wrapper(Net()))
+        load_state_dict(Wrapper(Net()), Net().state_dict(), strict=True)
 
     def test_version_reaches_the_modules(self):
         class Versioned(nn.Linear):

@@ -15,5 +15,9 @@ MODULE_WRAPPERS.register_module(module=DistributedDataParallel)
 
 
 def is_module_wrapper(module: nn.Module) -> bool:
-    """Whether a module only wraps another, its attribute ``module``: see ``MODULE_WRAPPERS``."""
-    return isinstance(module, tuple(MODULE_WRAPPERS.module_dict.values()))
+    """Whether a module only wraps another, its attribute ``module``: its class is in ``MODULE_WRAPPERS``.
+
+    Child registries, where other code bases register theirs, count too.
+    """
+    registries = (MODULE_WRAPPERS, *MODULE_WRAPPERS.children.values())
+    return any(isinstance(module, tuple(registry.module_dict.values())) for registry in registries)

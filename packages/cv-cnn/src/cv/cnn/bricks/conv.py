@@ -11,11 +11,10 @@ from cv.cnn.bricks.registry import CONV_LAYERS
 
 __all__ = ["build_conv_layer"]
 
-# "Conv", "deconv" and "deconv3d" are the wrapped layers of cv.cnn.bricks.wrappers.
+# "Conv", "Conv3d", "deconv" and "deconv3d" are the wrapped layers of cv.cnn.bricks.wrappers.
 for _cls in (
     nn.Conv1d,
     nn.Conv2d,
-    nn.Conv3d,
     nn.ConvTranspose1d,
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,

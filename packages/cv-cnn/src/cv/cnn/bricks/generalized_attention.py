@@ -90,6 +90,8 @@ class GeneralizedAttention(nn.Module):
             self.geom_bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound))
         self.proj_conv = nn.Conv2d(channels, in_channels, 1, bias=True)
         self.gamma = nn.Parameter(torch.zeros(1))
+        self.q_downsample = nn.AvgPool2d(kernel_size=1, stride=q_stride) if q_stride > 1 else None
+        self.kv_downsample = nn.AvgPool2d(kernel_size=1, stride=kv_stride) if kv_stride > 1 else None
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -132,8 +134,8 @@ class GeneralizedAttention(nn.Module):
 
     def forward(self, x_input: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to the same shape."""
-        x_q = x_input[:, :, :: self.q_stride, :: self.q_stride]
-        x_kv = x_input[:, :, :: self.kv_stride, :: self.kv_stride]
+        x_q = x_input if self.q_downsample is None else self.q_downsample(x_input)
+        x_kv = x_input if self.kv_downsample is None else self.kv_downsample(x_input)
         size = x_q.shape[2:]
 
         # Key content alone gives every query the same weights: one query is enough.

@@ -29,8 +29,6 @@ _LAYERS: dict[str, type[nn.Module]] = {
 }
 for _name, _cls in _LAYERS.items():
     NORM_LAYERS.register_module(name=_name, module=_cls)
-for _cls in {*_LAYERS.values(), nn.RMSNorm}:
-    NORM_LAYERS.register_module(module=_cls)
 
 
 def build_norm_layer(
@@ -40,7 +38,7 @@ def build_norm_layer(
 
     Args:
         cfg: Config dict: ``type`` (``BN``, ``BN1d``, ``BN2d``, ``BN3d``, ``SyncBN``, ``GN``, ``LN``,
-            ``IN``, ``IN1d``, ``IN2d``, ``IN3d``, the torch classes by name, and with cv-ops ``MMSyncBN``);
+            ``IN``, ``IN1d``, ``IN2d``, ``IN3d``, and with cv-ops ``MMSyncBN``; or a class);
             ``requires_grad``, False to freeze the layer's parameters (default True); ``eps`` (default
             1e-5); further arguments of the layer (``GN`` needs ``num_groups``). It is not changed.
         num_features: Number of channels.

@@ -63,6 +63,7 @@ class Conv2d(nn.Conv2d):
         return super().forward(x) if empty is None else empty
 
 
+@CONV_LAYERS.register_module()
 class Conv3d(nn.Conv3d):
     """``nn.Conv3d`` that accepts inputs without elements."""
 
