@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,11 +85,11 @@ def _to_array(img: Image.Image, flag: Flag, channel_order: ChannelOrder) -> npt.
     return _reorder(np.array(img if img.mode == "RGB" else img.convert("RGB")), channel_order)
 
 
-def _reorder(array: npt.NDArray[np.generic], channel_order: ChannelOrder) -> npt.NDArray[np.generic]:
+def _reorder(array: npt.NDArray[Any], channel_order: ChannelOrder) -> npt.NDArray[Any]:
     """RGB(A) to BGR(A) where asked for."""
     if channel_order == "rgb" or array.size == 0:
         return array
-    swapped: npt.NDArray[np.generic] = cv2.cvtColor(
+    swapped: npt.NDArray[Any] = cv2.cvtColor(
         array, cv2.COLOR_RGB2BGR if array.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
     )
     return swapped
