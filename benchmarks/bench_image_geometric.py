@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 from harness import Call, Report, arguments
-from image_peers import peer, runs
+from image_peers import compare, peer, runs
 
 from cv import image
 
@@ -21,10 +21,10 @@ from cv import image
 def main() -> None:
     """Run all cases and write the report."""
     args = arguments(__doc__)
-    report = Report("image-geometric")
-    for label, _, img in runs():
+    report = Report("image-geometric", threads=args.threads)
+    for label, threads, img in runs(args.threads):
         for name, calls in cases(img).items():
-            report.compare(f"{name}, {label}", calls, seconds=0.35)
+            compare(report, f"{name}, {label}", calls, threads)
     report.write(args.out)
 
 

@@ -80,6 +80,7 @@ def decoding(report: Report, paths: list[Path]) -> None:
                 decoder = turbojpeg.TurboJPEG()
                 calls["bare"] = lambda path=path, decoder=decoder: decoder.decode(Path(path).read_bytes())
             if mmcv is not None:
+                mmcv.use_backend(backend)  # it makes its decoder only then
                 calls["mmcv"] = lambda backend=backend, path=path: mmcv.imread(str(path), backend=backend)
             report.compare(f"imread of a JPEG of {label}, {backend}", calls)
 

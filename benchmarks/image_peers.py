@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterable
+import statistics
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
+from harness import Call, Report
 
 SIZES = {"1080p": (1080, 1920), "small": (300, 451)}
 
@@ -29,11 +32,33 @@ def photo(height: int, width: int, channels: int = 3) -> np.ndarray:
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def runs() -> Iterable[tuple[str, int, np.ndarray]]:
-    """(label, threads, image) for one thread and for OpenCV's default number, at each size."""
+def runs(most_threads: int) -> Iterable[tuple[str, int, np.ndarray]]:
+    """(label, threads, image) for one thread and, up to the given number, OpenCV's default; at each size."""
     default = cv2.getNumThreads()
-    for threads in (1, default):
+    for threads in {1, min(default, most_threads)}:
         cv2.setNumThreads(threads)
         for size, shape in SIZES.items():
             yield f"{size}, {threads} thread{'s' * (threads > 1)}", threads, photo(*shape)
     cv2.setNumThreads(default)
+
+
+def compare(report: Report, case: str, calls: Mapping[str, Call], threads: int) -> None:
+    """Add a row: processor time for one thread, which a busy machine distorts little, else the wall clock."""
+    if threads > 1:
+        report.compare(case, calls, seconds=0.15)
+        return
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    repeats = dict.fromkeys(calls, 1)
+    for round_number in range(8):
+        for name, call in calls.items():
+            start = time.process_time()
+            for _ in range(repeats[name]):
+                call()
+            seconds = (time.process_time() - start) / repeats[name]
+            if round_number == 0:  # so that the clock's steps do not matter
+                repeats[name] = max(1, int(0.01 / max(seconds, 1e-6)))
+            else:
+                samples[name].append(seconds)
+    report.add(case, {name: statistics.median(times) for name, times in samples.items()})

@@ -74,6 +74,17 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         )
 
 
+def png_chunks_fit(data: bytes) -> bool:
+    """Whether no chunk of a PNG file claims more than the file has: decoders allocate what it claims."""
+    offset = 8
+    while offset + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, offset)
+        offset += 12 + length
+        if kind == b"IEND":
+            return True
+    return offset <= len(data)
+
+
 def tiff_orientation(data: bytes) -> int:
     """The orientation of a TIFF file's first image, 1 to 8; 1 if it is absent, or the file is no TIFF."""
     try:

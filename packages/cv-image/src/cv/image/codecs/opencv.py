@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cv.image.codecs import ChannelOrder, Flag
-from cv.image.codecs.header import check_size, image_kind, jpeg_is_complete, tiff_orientation
+from cv.image.codecs.header import check_size, image_kind, jpeg_is_complete, png_chunks_fit, tiff_orientation
 from cv.image.codecs.orientation import exif_orientation, undo_upright, upright
 from cv.image.errors import ImageDecodeError
 
@@ -35,6 +35,9 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
     if kind == "JPEG" and not jpeg_is_complete(data):
         # OpenCV 4 fills the missing part with grey and says nothing.
         raise ImageDecodeError("truncated JPEG data: the end marker is missing")
+    if kind == "PNG" and not png_chunks_fit(data):
+        # OpenCV would allocate up to 2 GiB for a chunk that is not there.
+        raise ImageDecodeError("truncated PNG data: a chunk is longer than the file")
     code = _FLAGS[flag]
     rgb = channel_order == "rgb" and not flag.startswith("grayscale")
     by_decoder = rgb and flag != "unchanged" and _COLOR_RGB is not None
