@@ -327,14 +327,13 @@ def bomb() -> bytes:
     return _png(struct.pack(">IIBBBBB", 40000, 30000, 8, 2, 0, 0, 0), zlib.compress(b"\0" * 1000))
 
 
-@BOTH
-def test_a_png_chunk_longer_than_the_file(backend, photo):
+def test_a_png_chunk_longer_than_the_file(photo):
     """OpenCV allocated what the chunk claims; found by fuzzing."""
     data = bytearray(encode(photo, "PNG"))
     at = data.index(b"IDAT") - 4
     struct.pack_into(">I", data, at, 0x7FFFFFF0)
-    with pytest.raises(ImageDecodeError, match="longer than the file" if backend == "cv2" else "Pillow"):
-        imfrombytes(data, backend=backend)
+    with pytest.raises(ImageDecodeError, match="longer than the file"):
+        imfrombytes(data, backend="cv2")
 
 
 @pytest.mark.parametrize("backend", ["cv2", "pillow"])
