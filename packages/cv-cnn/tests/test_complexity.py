@@ -212,6 +212,22 @@ class TestReport:
         with pytest.warns(UserWarning, match="GELU ×1, Odd ×2"):
             get_model_complexity_info(model, (3,), print_per_layer_stat=False)
 
+    def test_unknown_layers_with_parts_are_listed(self):
+        """As a deformable convolution, whose operator torch has no formula for."""
+
+        class Deformable(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = nn.Parameter(torch.randn(3))
+                self.offset = nn.Linear(3, 3)
+
+            def forward(self, x):
+                return self.offset(x) * self.weight
+
+        out = io.StringIO()
+        get_model_complexity_info(nn.Sequential(Deformable()), (3,), ost=out)
+        assert out.getvalue().endswith("Not counted, for want of a rule: Deformable ×1\n")
+
     def test_input_constructor(self):
         class Two(nn.Module):
             def __init__(self):

@@ -197,6 +197,15 @@ def test_log_without_a_file_is_one_record(only_logger, caplog):
     assert "NormalInit" in record.getMessage()
 
 
+def test_nobody_asked_for_a_log(only_logger, caplog, capsys):
+    Logged(LOGGED).init_weights()
+    assert capsys.readouterr() == ("", "")
+    assert logging.getLogger("cv").handlers == []
+    with caplog.at_level(logging.INFO, logger="cv"):
+        Logged(LOGGED).init_weights()
+    assert "NormalInit" in caplog.text
+
+
 def test_record_is_gone_after_an_error():
     model = Net([CONSTANT, dict(type="Constant", val=1, override=dict(name="nothing"))])
     with pytest.raises(RuntimeError, match="did not have attribute nothing"):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 from torch import Tensor, nn
 
 from cv.cnn.builder import MODELS
+from cv.cnn.init.record import default_logger
 
 __all__ = ["AlexNet"]
 
@@ -61,7 +60,7 @@ class AlexNet(nn.Module):
         if isinstance(pretrained, str):
             from cv.cnn.checkpoint import load_checkpoint
 
-            load_checkpoint(self, pretrained, strict=False, logger=logging.getLogger())
+            load_checkpoint(self, pretrained, strict=False, logger=default_logger())
         elif pretrained is not None:
             raise TypeError(f"pretrained must be a str or None, got {type(pretrained)}")
 

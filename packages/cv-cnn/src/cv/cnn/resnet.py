@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cv.cnn.builder import MODELS
 from cv.cnn.init.functions import constant_init, kaiming_init
+from cv.cnn.init.record import default_logger
 from cv.utils.errors import UsageError
 
 __all__ = ["BasicBlock", "Bottleneck", "ResNet", "conv3x3", "make_res_layer"]
@@ -262,7 +262,7 @@ class ResNet(nn.Module):
         if isinstance(pretrained, str):
             from cv.cnn.checkpoint import load_checkpoint
 
-            load_checkpoint(self, pretrained, strict=False, logger=logging.getLogger())
+            load_checkpoint(self, pretrained, strict=False, logger=default_logger())
         elif pretrained is None:
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from cv.cnn.builder import MODELS
 from cv.cnn.init.functions import constant_init, kaiming_init, normal_init
+from cv.cnn.init.record import default_logger
 from cv.utils.errors import UsageError
 
 __all__ = ["VGG", "conv3x3", "make_vgg_layer"]
@@ -139,7 +139,7 @@ class VGG(nn.Module):
         if isinstance(pretrained, str):
             from cv.cnn.checkpoint import load_checkpoint
 
-            load_checkpoint(self, pretrained, strict=False, logger=logging.getLogger())
+            load_checkpoint(self, pretrained, strict=False, logger=default_logger())
         elif pretrained is None:
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):

@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from cv.cnn.init.record import update_init_info
-from cv.utils import get_logger
+from cv.cnn.init.record import default_logger, update_init_info
 
 __all__ = ["PretrainedInit", "is_pretrained_cfg"]
 
@@ -31,7 +30,7 @@ class PretrainedInit:
         """Load the checkpoint into the module; what does not match is reported to the log."""
         from cv.cnn.checkpoint import _load_checkpoint_with_prefix, load_checkpoint, load_state_dict
 
-        logger = get_logger("cv")
+        logger = default_logger()
         if self.prefix is None:
             logger.info(f"load model from: {self.checkpoint}")
             load_checkpoint(

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cv.utils import get_logger
 from cv.utils.errors import UsageError
 from cv.utils.logging import logger_initialized
 
-__all__ = ["InitRecord", "log_init_record", "start_record", "update_init_info"]
+__all__ = ["InitRecord", "default_logger", "log_init_record", "start_record", "update_init_info"]
 
 # By parameter: "init_info", the text for the log; "tmp_mean_value" and "version", to notice a change.
 InitRecord = dict[nn.Parameter, dict[str, Any]]
@@ -61,8 +60,8 @@ def update_init_info(module: nn.Module, init_info: str) -> None:
 def log_init_record(module: nn.Module) -> None:
     """Write the record of a module to the log, a parameter's name above what set it.
 
-    It goes to the log files of the first logger that :func:`cv.utils.get_logger` has set up; where that has
-    no file, to the logger itself (``"cv"`` if there is none), in one record.
+    It goes to the log files of :func:`default_logger`; where that has no file, to the logger itself, in one
+    record.
     """
     record: InitRecord = module._params_init_info  # type: ignore[assignment]
     lines = ["Name of parameter - Initialization information"]
@@ -70,7 +69,7 @@ def log_init_record(module: nn.Module) -> None:
         lines.append(f"\n{name} - {parameter.shape}: \n{record[parameter]['init_info']} ")
     text = "\n".join(lines)
 
-    logger = get_logger(next(iter(logger_initialized), "cv"))
+    logger = default_logger()
     files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
     if not files:
         logger.info(text)
@@ -78,6 +77,14 @@ def log_init_record(module: nn.Module) -> None:
         entry = logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None)
         for handler in files:
             handler.handle(entry)
+
+
+def default_logger() -> logging.Logger:
+    """The first logger that :func:`cv.utils.get_logger` has set up, which is the one of the training run.
+
+    Where there is none it is the logger ``"cv"`` without a handler: Python shows its warnings only.
+    """
+    return logging.getLogger(next(iter(logger_initialized), "cv"))
 
 
 def _fingerprint(parameter: nn.Parameter) -> dict[str, Any]:

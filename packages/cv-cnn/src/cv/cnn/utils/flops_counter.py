@@ -177,7 +177,7 @@ class _Count:
             type(module).__name__
             for module in self.ran
             if module not in self.flops
-            and not any(True for _ in module.children())
+            and (not module._modules or module._parameters)  # others only pass on to their parts
             and _rule_for(module) is None
             and not isinstance(module, _FREE)
         )
