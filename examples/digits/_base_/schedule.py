@@ -6,6 +6,6 @@ optimizer_config = dict(grad_clip=dict(max_norm=5.0))
 lr_config = dict(policy="step", step=[3, 4], gamma=0.3, warmup="linear", warmup_iters=50, warmup_ratio=0.05)
 checkpoint_config = dict(interval=1, max_keep_ckpts=2)
 evaluation = dict(interval=1, save_best="AP50", rule="greater")
-log_config = dict(interval=20, hooks=[dict(type="TextLoggerHook"), dict(type="TensorboardLoggerHook")])
+log_config = dict(interval=25, hooks=[dict(type="TextLoggerHook"), dict(type="TensorboardLoggerHook")])
 workflow = [("train", 1)]
 seed = 0

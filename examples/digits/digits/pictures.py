@@ -48,9 +48,11 @@ def grid(
 def curves(logs: list[Path], path: Path) -> None:
     """Plot loss and AP50 from the text logger's JSON lines, of a resumed training all of them."""
     records = [json.loads(line) for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
-    train = [r for r in records if r.get("mode") == "train"]
+    # A training that was killed has logged some iterations twice: the last time counts.
+    train = list({(r["epoch"], r["iter"]): r for r in records if r.get("mode") == "train"}.values())
+    train.sort(key=lambda r: (r["epoch"], r["iter"]))
+    evaluated = list({r["epoch"]: r for r in records if "AP50" in r}.values())
     per_epoch = max(r["iter"] for r in train)
-    evaluated = [r for r in records if "AP50" in r]
     figure = Figure(figsize=(7, 4), layout="constrained")
     left = figure.subplots()
     left.plot(
