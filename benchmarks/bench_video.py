@@ -85,6 +85,7 @@ def compare(case: str, video: Path, rounds: int, jumps: int) -> tuple[dict[str, 
             if reader in missing:
                 continue
             command = [sys.executable, "-W", "ignore", __file__, "--case", case, "--reader", reader]
+            command += ["--jumps", str(jumps)]
             done = subprocess.run(
                 [*command, "--video", str(video)], capture_output=True, text=True, check=False
             )

@@ -226,8 +226,8 @@ def find_ffmpeg() -> str:
 
 
 def _run(arguments: list[str], print_cmd: bool, show_progress: bool) -> None:
-    progress = ["-nostats", "-progress", "pipe:1"] if show_progress else []
-    command = [find_ffmpeg(), "-y", "-nostdin", "-hide_banner", *progress, *arguments]
+    progress = ["-progress", "pipe:1"] if show_progress else []
+    command = [find_ffmpeg(), "-y", "-nostdin", "-hide_banner", "-nostats", *progress, *arguments]
     if print_cmd:
         print(shlex.join(command))  # noqa: T201 (asked for)
     bar = ProgressBar() if show_progress else None
