@@ -1,0 +1,166 @@
+"""cv.cnn: what ConvModule costs over bare layers, building a network from a config, and importing.
+
+The peers are plain torch: ``nn.Sequential`` of the same layers, and a ResNet-50 written out by hand that is
+initialised as torchvision's.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+from harness import Report, arguments
+from torch import nn
+
+import cv.cnn as cnn
+
+BLOCKS = (3, 4, 6, 3)
+
+
+def main() -> None:
+    """Run all cases and write the report."""
+    args = arguments(__doc__)
+    torch.set_num_threads(args.threads)
+    report = Report("cnn", threads=args.threads)
+    with torch.no_grad():
+        eager(report)
+        compiled(report)
+    building(report)
+    imports(report)
+    report.write(args.out)
+
+
+def conv_module(channels: int) -> tuple[nn.Module, nn.Module]:
+    """The block, and the same layers bare."""
+    block = cnn.ConvModule(channels, channels, 3, padding=1, norm_cfg={"type": "BN"}).eval()
+    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+    bare = nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)).eval()
+    return block, bare
+
+
+def eager(report: Report) -> None:
+    """The block's own cost shows with layers that do nothing; then real layers."""
+    block, bare = conv_module(4)
+    for name in ("conv", "bn", "activate"):
+        block._modules[name] = nn.Identity()
+    empty = nn.Sequential(nn.Identity(), nn.Identity(), nn.Identity())
+    x = torch.randn(1, 4, 8, 8)
+    # In processor time: the difference is far below what a busy machine adds to the clock.
+    samples: dict[str, list[float]] = {"cv": [], "nn.Sequential": []}
+    for _ in range(21):
+        for name, module in zip(samples, (block, empty), strict=True):
+            start = time.process_time()
+            for _ in range(5000):
+                module(x)
+            samples[name].append((time.process_time() - start) / 5000)
+    times = {name: statistics.median(values) for name, values in samples.items()}
+    report.add("ConvModule of three identities, eager, processor time", times)
+    print(f"  ConvModule adds {1e6 * (times['cv'] - times['nn.Sequential']):+.2f} us a call")
+    for channels, size in ((4, 8), (64, 56)):
+        block, bare = conv_module(channels)
+        x = torch.randn(1, channels, size, size)
+        calls = {"cv": lambda b=block, x=x: b(x), "nn.Sequential": lambda b=bare, x=x: b(x)}
+        report.compare(f"ConvModule (1, {channels}, {size}, {size}), eager", calls, seconds=3)
+
+
+def compiled(report: Report) -> None:
+    """The same under torch.compile."""
+    for channels, size in ((4, 8), (64, 56)):
+        block, bare = (torch.compile(module, fullgraph=True) for module in conv_module(channels))
+        x = torch.randn(1, channels, size, size)
+        calls = {"cv": lambda b=block, x=x: b(x), "nn.Sequential": lambda b=bare, x=x: b(x)}
+        report.compare(f"ConvModule (1, {channels}, {size}, {size}), compiled", calls, seconds=3)
+
+
+class HandMadeBottleneck(nn.Module):
+    """As one writes it without a library."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width * 4, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width * 4)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or channels != width * 4:
+            shortcut = nn.Conv2d(channels, width * 4, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(width * 4))
+
+
+class HandMadeResNet50(nn.Module):
+    """Stem and stages, Kaiming for convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        channels = 64
+        for stage, count in enumerate(BLOCKS):
+            width, blocks = 64 * 2**stage, []
+            for index in range(count):
+                blocks.append(HandMadeBottleneck(channels, width, 2 if stage and not index else 1))
+                channels = width * 4
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.constant_(module.weight, 1)
+                nn.init.constant_(module.bias, 0)
+
+
+def building(report: Report) -> None:
+    """A ResNet-50: as built, with the initialisation, and without the cost of filling memory."""
+
+    def initialised() -> nn.Module:
+        model = cnn.MODELS.build({"type": "ResNet", "depth": 50})
+        model.init_weights()
+        return model
+
+    calls = {"cv": initialised, "by hand": HandMadeResNet50}
+    report.compare("build and initialise ResNet-50 from a config", calls, seconds=6)
+
+    def on_meta(make: object) -> None:
+        with torch.device("meta"):
+            make()  # type: ignore[operator]
+
+    calls = {
+        "cv": lambda: on_meta(lambda: cnn.MODELS.build({"type": "ResNet", "depth": 50})),
+        "by hand": lambda: on_meta(HandMadeResNet50),
+    }
+    report.compare("build ResNet-50 without memory (meta device)", calls, seconds=3)
+
+
+def imports(report: Report) -> None:
+    """Seconds that ``import cv.cnn`` adds to ``import torch``, in fresh processes with byte code cached."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": ""}
+        clock = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+        after_torch = "import torch; " + clock.format("cv.cnn")
+        samples: dict[str, list[float]] = {"cv.cnn, after torch": [], "torch": []}
+        for attempt in range(8):
+            for name, program in zip(samples, (after_torch, clock.format("torch")), strict=True):
+                out = subprocess.run(
+                    [sys.executable, "-c", program],
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                if attempt:  # the first fills the cache
+                    samples[name].append(float(out.stdout))
+        report.add("import", {name: statistics.median(times) for name, times in samples.items()})
+
+
+if __name__ == "__main__":
+    main()
