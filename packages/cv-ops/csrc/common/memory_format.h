@@ -19,7 +19,9 @@ inline bool is_channels_last(const Tensor& t) {
   return true;
 }
 
-inline Tensor channels_last(const Tensor& t) { return torch::stable::contiguous(t, MemoryFormat::ChannelsLast); }
+inline Tensor channels_last(const Tensor& t) {
+  return is_channels_last(t) ? t : torch::stable::contiguous(t, MemoryFormat::ChannelsLast);
+}
 
 // Uninitialised (n, c, h, w) beside `like`, in either layout.
 inline Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, ScalarType dtype,

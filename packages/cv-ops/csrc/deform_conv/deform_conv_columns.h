@@ -44,9 +44,9 @@ struct Inputs {
   Inputs(const Tensor& x, const Tensor& o, const std::optional<Tensor>& m, const Tensor& w, ScalarType dtype_)
       : dtype(dtype_),
         input(channels_last(to_dtype(x, dtype_))),
-        offset(torch::stable::contiguous(to_dtype(o, opmath_dtype(dtype_)))),
+        offset(as_contiguous(to_dtype(o, opmath_dtype(dtype_)))),
         weight(channels_last(to_dtype(w, dtype_))) {
-    if (m) mask = torch::stable::contiguous(to_dtype(*m, opmath_dtype(dtype_)));
+    if (m) mask = as_contiguous(to_dtype(*m, opmath_dtype(dtype_)));
   }
 };
 
@@ -84,13 +84,13 @@ class GradientTensors {
 
  private:
   Tensor make(const Tensor& like, bool wanted, int64_t n, int64_t c, int64_t h, int64_t w, bool last) const {
-    if (!wanted) return torch::stable::new_empty(like, {0}, dtype_);
+    if (!wanted) return empty_beside(like, {0}, dtype_);
     Tensor t = empty_4d(like, n, c, h, w, dtype_, last);
     return torch::stable::zero_(t);
   }
   static Tensor convert(const Tensor& t, ScalarType dtype, bool last) {
     if (t.dim() != 4) return to_dtype(t, dtype);
-    return last ? channels_last(to_dtype(t, dtype)) : torch::stable::contiguous(to_dtype(t, dtype));
+    return last ? channels_last(to_dtype(t, dtype)) : as_contiguous(to_dtype(t, dtype));
   }
 
   ScalarType dtype_;
@@ -104,7 +104,7 @@ class Driver {
  public:
   Driver(const Backend& backend, const Inputs& in, const Geometry& g)
       : backend_(backend), in_(in), g_(g), chunk_(chunk_pixels(backend, g)) {
-    columns_owner_ = torch::stable::new_empty(in.input, {chunk_ * g.channels * g.taps()}, in.dtype);
+    columns_owner_ = empty_beside(in.input, {chunk_ * g.channels * g.taps()}, in.dtype);
     columns_ = columns_owner_->template mutable_data_ptr<T>();
   }
 
@@ -123,7 +123,7 @@ class Driver {
   template <typename A>
   void backward(const T* grad_out, bool nhwc, const Gradients<A>& grads) const {
     const int64_t part_size = g_.group_out_channels() * g_.group_columns();
-    const Tensor part_owner = torch::stable::new_empty(in_.input, {grads.weight ? part_size : 0}, in_.dtype);
+    const Tensor part_owner = empty_beside(in_.input, {grads.weight ? part_size : 0}, in_.dtype);
     T* part = part_owner.mutable_data_ptr<T>();
     for_each_chunk([&](int64_t first, int64_t pixels, const ColumnLayout& layout) {
       if (grads.input || grads.offset) {

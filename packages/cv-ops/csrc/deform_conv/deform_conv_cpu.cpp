@@ -22,7 +22,7 @@ namespace {
 
 using torch::stable::parallel_for;
 
-constexpr int64_t kChunkBytes = 1 << 20;  // of columns per thread: about an L2 cache
+constexpr int64_t kChunkBytes = 4 << 20;  // of columns per thread: within the last-level cache, and few enough rounds
 
 // Inputs in the type of the arithmetic, layouts as the comments say.
 template <typename T>
@@ -318,7 +318,7 @@ Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::o
       Driver(backend, in, g).forward(data, nhwc);
     }
     if (bias && out.numel() > 0) {
-      const Tensor b = torch::stable::contiguous(to_dtype(*bias, acc));
+      const Tensor b = as_contiguous(to_dtype(*bias, acc));
       add_bias(data, b.const_data_ptr<T>(), g, nhwc);
     }
   });
@@ -338,7 +338,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward_cpu(
   const GradientTensors grads(g, input, offset, mask, want_input, want_offset, want_weight);
   if (!is_empty(g)) {
     const bool nhwc = is_channels_last(grad);
-    const Tensor grad_out = nhwc ? to_opmath(grad) : torch::stable::contiguous(to_opmath(grad));
+    const Tensor grad_out = nhwc ? to_opmath(grad) : as_contiguous(to_opmath(grad));
     dispatch_float_double(acc, "deform_conv2d_backward", [&](auto t) {
       using T = typename decltype(t)::type;
       const Inputs in(input, offset, mask, weight, acc);

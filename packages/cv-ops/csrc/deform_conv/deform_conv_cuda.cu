@@ -283,7 +283,7 @@ Tensor deform_conv2d_cuda(const Tensor& input, const Tensor& offset, const std::
       Driver(backend, in, g).forward(data, nhwc);
     }
     if (bias && out.numel() > 0) {
-      const Tensor b = torch::stable::contiguous(to_dtype(*bias, dtype));
+      const Tensor b = as_contiguous(to_dtype(*bias, dtype));
       add_bias_kernel<<<blocks_for(out.numel()), kThreads, 0, scope.stream>>>(
           data, b.const_data_ptr<T>(), out.numel(), nhwc ? 1 : g.out_plane(), g.out_channels);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -305,7 +305,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward_cuda(
   if (!is_empty(g)) {
     const ScalarType dtype = input.scalar_type();
     const bool nhwc = is_channels_last(grad);
-    const Tensor grad_out = nhwc ? to_dtype(grad, dtype) : torch::stable::contiguous(to_dtype(grad, dtype));
+    const Tensor grad_out = nhwc ? to_dtype(grad, dtype) : as_contiguous(to_dtype(grad, dtype));
     dispatch_float(dtype, "deform_conv2d_backward", [&](auto t) {
       using T = typename decltype(t)::type;
       const Inputs in(input, offset, mask, weight, dtype);

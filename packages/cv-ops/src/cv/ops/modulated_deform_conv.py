@@ -1,7 +1,7 @@
 """Deformable convolution v2: v1 with a learnt amplitude (mask) for each sample.
 
 Source: Zhu et al., "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019. The native
-operator and its conventions are in :mod:`cv.ops.deform_conv`.
+operator and its conventions are in :mod:`cv.ops._deform_conv`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cv.cnn.deformable import DeformableLayer
 from cv.utils import deprecated_api_warning
 
-from .deform_conv import (
+from ._deform_conv import (
     IntPair,
     apply_deform_conv2d,
     conv_repr,

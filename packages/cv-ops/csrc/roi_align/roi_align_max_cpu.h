@@ -1,0 +1,158 @@
+#pragma once
+// The greatest sample of each bin, and the gradient that goes back to the four pixels it was read from.
+// A sample is stored as its number within the bin's samples; see encode_sample in roi_align.h.
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "../common/isa.h"
+#include "../common/transpose.h"
+#include "../common/vec.h"
+#include "roi_align_partition_cpu.h"
+
+namespace cv::roi_align {
+
+using torch::stable::parallel_for;
+
+// One sample: four pixels (times the number of channels: an offset into the image) and their weights.
+template <typename T>
+struct PixelTaps {
+  int64_t at[4];
+  T weight[4];
+};
+
+// The samples of one bin, in the order of their codes; those outside the map have a negative offset.
+template <typename T>
+struct BinSamples {
+  std::vector<PixelTaps<T>> samples;
+  std::vector<Tap<T>> columns;
+  bool zero;  // whether zero takes part: a sample is outside the map, or there is none
+
+  void build(const Region<T>& r, int64_t ph, int64_t pw, const Params& p) {
+    const SampleRange ry = samples_inside(r.y, ph), rx = samples_inside(r.x, pw);
+    columns.clear();
+    for (int32_t sx = rx.begin; sx < rx.end; ++sx) columns.push_back(tap_or_outside(r.x, pw, sx));
+    samples.clear();
+    int64_t inside = 0;
+    for (int32_t sy = ry.begin; sy < ry.end; ++sy) {
+      const Tap<T> y = tap_or_outside(r.y, ph, sy);
+      for (const Tap<T>& x : columns) {
+        samples.push_back(combine(y, x, p));
+        inside += samples.back().at[0] >= 0;
+      }
+    }
+    zero = inside == 0 || T(inside) < r.x.grid * r.y.grid;
+  }
+
+ private:
+  static Tap<T> tap_or_outside(const Axis<T>& axis, int64_t bin, int32_t sample) {
+    Tap<T> t;
+    if (!make_tap(axis.position(bin, sample), axis.size, t)) t.low = -1;
+    return t;
+  }
+  static PixelTaps<T> combine(const Tap<T>& y, const Tap<T>& x, const Params& p) {
+    if (y.low < 0 || x.low < 0) return PixelTaps<T>{{-1, -1, -1, -1}, {T(0), T(0), T(0), T(0)}};
+    const int64_t above = y.low * p.width, below = y.high * p.width, c = p.channels;
+    return PixelTaps<T>{{(above + x.low) * c, (above + x.high) * c, (below + x.low) * c, (below + x.high) * c},
+                        {y.weight_low * x.weight_low, y.weight_low * x.weight_high, y.weight_high * x.weight_low,
+                         y.weight_high * x.weight_high}};
+  }
+};
+
+// Greatest sample and its code, for `Lanes` channels of an image (H, W, C) whose pointer starts at the first
+template <typename T, int64_t Lanes>
+CV_HD void greatest(const PixelTaps<T>* samples, int32_t count, bool zero, const T* image, T* CV_RESTRICT out,
+                    int32_t* CV_RESTRICT code) {
+  T best[Lanes];
+  int32_t which[Lanes];
+  for (int64_t i = 0; i < Lanes; ++i) best[i] = zero ? T(0) : -std::numeric_limits<T>::infinity(), which[i] = -1;
+  for (int32_t s = 0; s < count; ++s) {
+    const PixelTaps<T>& tap = samples[s];
+    if (tap.at[0] < 0) continue;
+    const T *p0 = image + tap.at[0], *p1 = image + tap.at[1], *p2 = image + tap.at[2], *p3 = image + tap.at[3];
+    const T w0 = tap.weight[0], w1 = tap.weight[1], w2 = tap.weight[2], w3 = tap.weight[3];
+    for (int64_t i = 0; i < Lanes; ++i) {
+      const T v = w0 * p0[i] + w1 * p1[i] + w2 * p2[i] + w3 * p3[i];
+      const bool take = (v > best[i]) | (v != v);  // NaN is taken, and then kept
+      best[i] = take ? v : best[i];
+      which[i] = take ? s : which[i];
+    }
+  }
+  for (int64_t i = 0; i < Lanes; ++i) out[i] = best[i], code[i] = which[i];
+}
+
+template <typename T>
+CV_HD void greatest_of_bin(const BinSamples<T>& bin, const T* image, int64_t channels, T* out, int32_t* code) {
+  constexpr int64_t lanes = 2 * Vec<T>::size;
+  const auto count = static_cast<int32_t>(bin.samples.size());
+  int64_t c = 0;
+  for (; c + lanes <= channels; c += lanes)
+    greatest<T, lanes>(bin.samples.data(), count, bin.zero, image + c, out + c, code + c);
+  for (; c < channels; ++c) greatest<T, 1>(bin.samples.data(), count, bin.zero, image + c, out + c, code + c);
+}
+
+// x (N, H, W, C); out and codes in the layout `nhwc` says
+template <typename T>
+void max_pool_channels_last(const T* x, const T* rois, int64_t count, const Params& p, T* out, int32_t* codes,
+                            bool nhwc) {
+  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    BinSamples<T> bin;
+    std::vector<T> best(p.bins() * p.channels);
+    std::vector<int32_t> code(p.bins() * p.channels);
+    for (int64_t k = begin; k < end; ++k) {
+      const Region<T> r = make_region(rois + 5 * k, p);
+      T* to = out + k * p.channels * p.bins();
+      int32_t* code_to = codes + k * p.channels * p.bins();
+      if (r.image < 0) {
+        std::fill_n(to, p.channels * p.bins(), std::numeric_limits<T>::quiet_NaN());
+        std::fill_n(code_to, p.channels * p.bins(), -1);
+        continue;
+      }
+      const T* image = x + r.image * p.plane() * p.channels;
+      T* bins_first = nhwc ? to : best.data();
+      int32_t* codes_first = nhwc ? code_to : code.data();
+      for (int64_t b = 0; b < p.bins(); ++b) {
+        bin.build(r, b / p.pooled_w, b % p.pooled_w, p);
+        vectorized([&] {
+          greatest_of_bin(bin, image, p.channels, bins_first + b * p.channels, codes_first + b * p.channels);
+        });
+      }
+      if (!nhwc) {
+        transpose_small(to, best.data(), p.bins(), p.channels);
+        transpose_small(code_to, code.data(), p.bins(), p.channels);
+      }
+    }
+  });
+}
+
+// grad_input (N, H, W, C), zero before; grad and codes in the layout `nhwc` says
+template <typename T>
+void max_spread(const T* grad, const int32_t* codes, const T* rois, int64_t count, const Params& p, T* grad_input,
+                bool nhwc) {
+  const Partition part = Partition::make(p, tag<T>{});
+  parallel_for(0, part.blocks, 1, [&](int64_t begin, int64_t end) {
+    BinSamples<T> bin;
+    const int64_t first = begin * part.block, last = std::min(end * part.block, p.channels);
+    for (int64_t k = 0; k < count; ++k) {
+      const Region<T> r = make_region(rois + 5 * k, p);
+      if (r.image < 0) continue;
+      T* image = grad_input + r.image * p.plane() * p.channels;
+      for (int64_t b = 0; b < p.bins(); ++b) {
+        bin.build(r, b / p.pooled_w, b % p.pooled_w, p);
+        const auto samples = static_cast<int32_t>(bin.samples.size());
+        const int64_t at = k * p.channels * p.bins() + (nhwc ? b * p.channels : b), step = nhwc ? 1 : p.bins();
+        for (int64_t c = first; c < last; ++c) {
+          const int32_t code = codes[at + c * step];
+          if (code < 0 || code >= samples) continue;
+          const PixelTaps<T>& tap = bin.samples[code];
+          if (tap.at[0] < 0) continue;
+          const T g = grad[at + c * step];
+          for (int i = 0; i < 4; ++i) image[tap.at[i] + c] += tap.weight[i] * g;
+        }
+      }
+    }
+  });
+}
+
+}  // namespace cv::roi_align
