@@ -204,5 +204,7 @@ class TestErrors:
             bbox_overlaps(a, a, offset=3)
         with pytest.raises(ValueError, match=r"bboxes2 must have shape \(N, 4\) or be empty, got \(3, 5\)"):
             bbox_overlaps(a, torch.zeros(3, 5))
+        with pytest.raises(ValueError, match="bboxes2 must be on cpu as bboxes1 is, got meta"):
+            bbox_overlaps(a, a.to("meta"))
         with pytest.raises(ValueError, match="same length with aligned=True, got 3 and 2"):
             bbox_overlaps(a, a[:2], aligned=True)

@@ -223,6 +223,8 @@ class TestErrors:
             sigmoid_focal_loss(logits[:, 0], target)
         with pytest.raises(ValueError, match=r"target must have shape \(3,\), got \(2,\)"):
             sigmoid_focal_loss(logits, target[:2])
+        with pytest.raises(ValueError, match="target must be on cpu as input is, got meta"):
+            sigmoid_focal_loss(logits, target.to("meta"))
         with pytest.raises(TypeError, match=r"target must hold integer labels, got torch\.float32"):
             sigmoid_focal_loss(logits, target.float())
         with pytest.raises(TypeError, match=r"input must be floating point, got torch\.int64"):

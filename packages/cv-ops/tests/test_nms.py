@@ -418,8 +418,25 @@ class TestErrors:
             nms(boxes, scores, 0.5, offset=2)
         with pytest.raises(TypeError, match=r"floating point, got torch\.int64"):
             nms(boxes.long(), scores.long(), 0.5)
+        with pytest.raises(ValueError, match="scores must be on cpu as boxes is, got meta"):
+            nms(boxes, scores.to("meta"), 0.5)
         with pytest.raises(TypeError, match="both be tensors or both be arrays, got Tensor and ndarray"):
             nms(boxes, scores.numpy(), 0.5)
+
+    def test_the_operator_below_checks_again(self) -> None:
+        """For C++ callers; without the check these would read beyond the tensors."""
+        boxes, scores = random_boxes(3)
+        idxs = torch.zeros(3, dtype=torch.int64)
+        for bad in (
+            (boxes[:, :3], scores, None),
+            (boxes, scores[:2], None),
+            (boxes, scores.double(), None),
+            (boxes, scores, idxs[:1]),
+            (boxes, scores, idxs.int()),
+            (boxes.long(), scores.long(), None),
+        ):
+            with pytest.raises(RuntimeError, match="nms"):
+                OP(*bad, 0.5, 0, 0.0, -1)
 
     def test_batched_messages(self) -> None:
         boxes, scores = random_boxes(3)

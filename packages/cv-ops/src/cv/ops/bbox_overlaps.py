@@ -41,8 +41,8 @@ def bbox_overlaps(
         Differentiable.
 
     Raises:
-        ValueError: An unknown ``mode`` or ``offset``, a wrong shape, or sets of different length with
-            ``aligned``.
+        ValueError: An unknown ``mode`` or ``offset``, a wrong shape or device, or sets of different length
+            with ``aligned``.
 
     Example:
         >>> bbox_overlaps(torch.tensor([[0., 0., 10., 10.]]), torch.tensor([[0., 0., 10., 20.]]))
@@ -52,6 +52,8 @@ def bbox_overlaps(
         raise ValueError(f"mode must be 'iou' or 'iof', got {mode!r}")
     if offset not in (0, 1):
         raise ValueError(f"offset must be 0 or 1, got {offset}")
+    if bboxes1.device != bboxes2.device:
+        raise ValueError(f"bboxes2 must be on {bboxes1.device} as bboxes1 is, got {bboxes2.device}")
     if bboxes1.dtype is not bboxes2.dtype or not bboxes1.is_floating_point():
         dtype = torch.promote_types(bboxes1.dtype, bboxes2.dtype)
         dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()

@@ -50,7 +50,7 @@ def sigmoid_focal_loss(
         The loss, in the dtype of ``input``.
 
     Raises:
-        ValueError: A shape, ``gamma`` or ``reduction`` is wrong.
+        ValueError: A shape, the device of ``target``, ``gamma`` or ``reduction`` is wrong.
         TypeError: ``target`` is not of integers, or ``input`` is not floating point.
     """
     if not input.is_floating_point():
@@ -59,6 +59,8 @@ def sigmoid_focal_loss(
         raise ValueError(f"input must have shape (N, C), got {tuple(input.shape)}")
     if target.shape != input.shape[:1]:
         raise ValueError(f"target must have shape ({input.shape[0]},), got {tuple(target.shape)}")
+    if target.device != input.device:
+        raise ValueError(f"target must be on {input.device} as input is, got {target.device}")
     if target.dtype is not torch.int64:
         if target.is_floating_point() or target.is_complex() or target.dtype is torch.bool:
             raise TypeError(f"target must hold integer labels, got {target.dtype}")
@@ -66,7 +68,7 @@ def sigmoid_focal_loss(
     if weight is not None:
         if weight.shape != input.shape[1:]:
             raise ValueError(f"weight must have shape ({input.shape[1]},), got {tuple(weight.shape)}")
-        weight = weight.to(input.dtype)
+        weight = weight.to(device=input.device, dtype=input.dtype)
     if not gamma >= 0:
         raise ValueError(f"gamma must not be negative, got {gamma}")
     code = _REDUCTIONS.get(reduction)
