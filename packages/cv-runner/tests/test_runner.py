@@ -1,7 +1,9 @@
 """The loops: arguments, order of stages and hooks, workflows, counters."""
 
 import logging
+import os
 import re
+import signal
 
 import pytest
 import torch
@@ -383,3 +385,23 @@ def test_checkpoints_of_an_unsaved_run(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_1.pth", "latest.pth"]
     assert runner.meta["hook_msgs"]["last_ckpt"] == str(tmp_path / "epoch_1.pth")
     assert set(HOOKS.module_dict) >= {"CheckpointHook", "EvalHook", "TextLoggerHook"}
+
+
+class Deadly(torch.utils.data.Dataset):
+    """A worker that loads sample 7 is killed, as one that takes too much memory is."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        if index == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.ones(2)
+
+
+def test_a_killed_worker_says_which_samples_were_under_way(caplog):
+    runner = make()
+    with pytest.raises(RuntimeError, match="worker"):
+        runner.run([DataLoader(Deadly(), batch_size=3, num_workers=1)], [("train", 1)])
+    message = next(m for m in caplog.messages if "while loading batch" in m)
+    assert "7" in message.partition("samples")[2]
