@@ -1,25 +1,10 @@
-"""Which classes are wrappers around a model that is reached as ``.module``."""
+"""Modules that wrap another one for parallel training.
+
+The registry itself is in cv-cnn: loading a checkpoint must see through the wrappers that users register.
+"""
 
 from __future__ import annotations
 
-from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from cv.cnn.module_wrapper import MODULE_WRAPPERS, is_module_wrapper
 
-from cv.utils import Registry
-
-MODULE_WRAPPERS = Registry("module wrapper")
-MODULE_WRAPPERS.register_module(module=DataParallel)
-MODULE_WRAPPERS.register_module(module=DistributedDataParallel)
-
-
-def is_module_wrapper(module: nn.Module) -> bool:
-    """Whether ``module`` is a registered wrapper, such as ``DataParallel``, around ``module.module``."""
-    registries = [MODULE_WRAPPERS, *MODULE_WRAPPERS.children.values()]
-    return any(isinstance(module, tuple(registry.module_dict.values())) for registry in registries)
-
-
-def unwrap(module: nn.Module) -> nn.Module:
-    """The model inside any number of wrappers."""
-    while is_module_wrapper(module):
-        module = module.module  # type: ignore[assignment] # every registered wrapper has it
-    return module
+__all__ = ["MODULE_WRAPPERS", "is_module_wrapper"]
