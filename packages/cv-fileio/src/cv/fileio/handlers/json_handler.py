@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 from cv.fileio.errors import ParseError, decode_text
@@ -72,7 +74,8 @@ def parse_json(data: str | bytes, *, filename: str | None = None, **kwargs: Any)
     orjson_loads = None if kwargs else _orjson_loads()
     if orjson_loads is not None and not _has_long_integers(data):
         try:
-            return orjson_loads(data)
+            with _collector_paused():
+                return orjson_loads(data)
         except ValueError:
             pass  # the standard library says where the error is, or accepts it (NaN, Infinity)
     if isinstance(data, (bytes, bytearray, memoryview)):
@@ -82,7 +85,8 @@ def parse_json(data: str | bytes, *, filename: str | None = None, **kwargs: Any)
     if not data.strip():
         raise JsonParseError("the file is empty, which is not valid JSON", filename, 1, 1)
     try:
-        return json.loads(data, **kwargs)
+        with _collector_paused():
+            return json.loads(data, **kwargs)
     except json.JSONDecodeError as error:
         reason = f"{error.msg} near {_excerpt(data, error.pos)}"
         raise JsonParseError(reason, filename, error.lineno, error.colno) from error
@@ -105,6 +109,18 @@ def _has_long_integers(data: str | bytes) -> bool:
         if b"0" * 19 in data[start : start + block + 18].translate(_DIGITS):
             return True
     return False
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Parsing makes very many containers and no cycle: the collector would walk them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _orjson_loads() -> Callable[[str | bytes], Any] | None:
