@@ -1,6 +1,7 @@
 """A two-stage detector of handwritten digits, small enough to be trained on two CPU cores in minutes."""
 
 _base_ = ["_base_/schedule.py"]
+custom_imports = dict(imports=["digits.scenes", "digits.detector"])  # they register what is named below
 
 image_size = 128
 channels = 48

@@ -20,11 +20,10 @@ from torch.utils.data import Dataset
 
 import cv.image
 from cv.parallel import DataContainer
-from cv.utils import Registry
+from cv.runner.train import DATASETS
 
 from .metrics import average_precision
 
-DATASETS = Registry("dataset")
 CLASSES = tuple("0123456789")
 PHOTOGRAPHS = {
     "train": ("astronaut.png", "camera.png", "motorcycle_left.png", "brick.png", "grass.png"),
