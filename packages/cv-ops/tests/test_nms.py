@@ -449,3 +449,10 @@ class TestErrors:
             batched_nms(boxes, scores, idxs, {})
         with pytest.raises(ValueError, match=r"idxs must have shape \(3,\)"):
             batched_nms(boxes, scores, idxs[:2], {"iou_threshold": 0.5})
+
+
+def test_old_argument_name_warns() -> None:
+    boxes, scores = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10]]), torch.tensor([0.9, 0.8])
+    with pytest.warns(DeprecationWarning, match="iou_threshold"):
+        _, kept = nms(boxes, scores, iou_thr=0.5)  # type: ignore[call-overload]
+    assert kept.tolist() == [0]
