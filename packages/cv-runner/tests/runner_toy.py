@@ -129,13 +129,18 @@ def run_in(work_dir, resume, started, options):
     torch.save(final_state(runner), Path(work_dir, "final.pt"))
 
 
-def kill_while_saving(folder, times):
-    """Fork a process that saves without end, kill it, look at every file; again and again."""
+def kill_while_saving(folder, in_the_middle, at_most=400):
+    """Fork a process that saves without end, kill it, look at every file; again and again.
+
+    Until so many kills came in the middle of a save: how often one does depends on the machine.
+    """
     torch.set_num_threads(1)
     choose = random.Random(1)
     cut_short = 0
     save_checkpoint(nn.Linear(1, 1), f"{folder}/../warm_up.pth")
-    for _ in range(times):
+    for _ in range(at_most):
+        if cut_short >= in_the_middle:
+            break
         child = os.fork()
         if child == 0:
             _save_for_ever(folder)

@@ -1,5 +1,6 @@
 """Saving, loading and keeping checkpoints; what happens when a file cannot be written."""
 
+import contextlib
 import logging
 import resource
 from collections import OrderedDict
@@ -172,55 +173,56 @@ class TestHook:
             CheckpointHook(on_error="ignore")
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-    """Lets the process write files of 2 kB at most: what a full disk looks like to it."""
+    """Lets the process write files of 2 kB at most: what a full disk looks like to it.
+
+    Not a fixture: the limit must be off before pytest itself writes, for its output may be such a file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(on):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000 if on else soft, hard))
 
-    yield limit
-    limit(False)
+    try:
+        yield limit
+    finally:
+        limit(False)
 
 
 @pytest.mark.parametrize("background", [False, True])
 class TestFaults:
-    def test_training_goes_on_when_a_save_fails(self, tmp_path, caplog, small_files, background):
+    def test_training_goes_on_when_a_save_fails(self, tmp_path, caplog, background):
         """Epoch 2 cannot be saved; epochs 1 and 3 can. Nothing is truncated, latest is whole."""
         runner = make(max_epochs=3, work_dir=tmp_path)
         runner.register_hook(CheckpointHook(interval=1, background=background))
-        runner.register_hook(
-            ClosureHook("before_train_epoch", lambda r: _settle(r, small_files, r.epoch == 1))
-        )
-        runner.register_hook(
-            ClosureHook("after_train_epoch", lambda r: _settle(r, small_files, False)), "LOWEST"
-        )
-        runner.run([loader(1)], [("train", 1)])
+        with small_files() as limit:
+            runner.register_hook(ClosureHook("before_train_epoch", lambda r: _settle(r, limit, r.epoch == 1)))
+            runner.register_hook(
+                ClosureHook("after_train_epoch", lambda r: _settle(r, limit, False)), "LOWEST"
+            )
+            runner.run([loader(1)], [("train", 1)])
         assert names(tmp_path) == ["epoch_1.pth", "epoch_3.pth", "latest.pth"]
         assert torch.load(tmp_path / "latest.pth")["meta"]["epoch"] == 3
         assert "The checkpoint could not be saved, training goes on" in caplog.text
 
-    def test_the_last_save_raises(self, tmp_path, small_files, background):
+    def test_the_last_save_raises(self, tmp_path, background):
         runner = make(max_epochs=2, work_dir=tmp_path)
         runner.register_hook(CheckpointHook(interval=1, background=background))
-        runner.register_hook(
-            ClosureHook("before_train_epoch", lambda r: _settle(r, small_files, r.epoch == 1))
-        )
-        with pytest.raises(OSError):
-            runner.run([loader(1)], [("train", 1)])
-        small_files(False)
+        with small_files() as limit:
+            runner.register_hook(ClosureHook("before_train_epoch", lambda r: _settle(r, limit, r.epoch == 1)))
+            with pytest.raises(OSError):
+                runner.run([loader(1)], [("train", 1)])
         assert names(tmp_path) == ["epoch_1.pth", "latest.pth"]
         assert torch.load(tmp_path / "latest.pth")["meta"]["epoch"] == 1
 
-    def test_or_stops_as_configured(self, tmp_path, small_files, background):
+    def test_or_stops_as_configured(self, tmp_path, background):
         runner = make(max_epochs=9, work_dir=tmp_path)
         runner.register_hook(CheckpointHook(interval=1, background=background, on_error="raise"))
-        runner.register_hook(
-            ClosureHook("before_train_epoch", lambda r: _settle(r, small_files, r.epoch >= 1))
-        )
-        with pytest.raises(OSError):
-            runner.run([loader(1)], [("train", 1)])
+        with small_files() as limit:
+            runner.register_hook(ClosureHook("before_train_epoch", lambda r: _settle(r, limit, r.epoch >= 1)))
+            with pytest.raises(OSError):
+                runner.run([loader(1)], [("train", 1)])
         assert runner.epoch < 4
 
 
@@ -235,12 +237,12 @@ def _settle(runner, limit, on):
 @pytest.mark.slow
 def test_a_saving_process_is_killed_again_and_again(tmp_path, server):
     """Whenever the kill comes, every checkpoint is whole and latest points at one."""
-    process = server.Process(target=kill_while_saving, args=(tmp_path, 40))
+    process = server.Process(target=kill_while_saving, args=(tmp_path, 12))
     process.start()
     process.join()
     assert process.exitcode == 0
-    # Most kills came in the middle of a save: they left the file beside its target behind.
-    assert int((tmp_path / "cut_short.txt").read_text()) > 10
+    # A kill in the middle of a save leaves the file beside its target behind.
+    assert int((tmp_path / "cut_short.txt").read_text()) >= 12
 
 
 class TestResumeOfOldCheckpoints:
