@@ -104,6 +104,7 @@ def assert_matches_oracle(
             assert tensor.dtype == dtype, f"output is {tensor.dtype}, inputs are {dtype}"
     assert_close(actual, expected, dtype=dtype, scale=scale)
     if backward:
+        assert _requiring_grad(ours), "backward=True, but no argument requires grad"
         grads = _output_grads(expected, dtype)
         ours_g = torch.autograd.grad(
             _differentiable(actual), _requiring_grad(ours), [g.to(device=device, dtype=dtype) for g in grads]

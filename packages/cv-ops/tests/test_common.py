@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from cv.ops import _load, _registration, has_cuda
+from cv_testing.ops import assert_matches_oracle
 
 
 class TestCpuIsa:
@@ -39,6 +42,31 @@ class TestRegistration:
         with pytest.raises(ValueError, match="neither defaults nor keyword-only"):
             _registration.register(torch.ops.aten.add.Tensor, fake=lambda *a: None)
 
+    def test_a_library_without_the_operator_is_named_as_the_cause(self) -> None:
+        with pytest.raises(ImportError, match=r"has no operator 'later': .*build cv-ops again"):
+            _load.operator("later")
+
+    @pytest.mark.parametrize(
+        ("gradients", "got"),
+        [(lambda g: (g,), "got 1$"), (lambda g: (g, None, None), "got 3$"), (lambda g: g, "got a Tensor$")],
+    )
+    def test_a_backward_returns_one_gradient_per_argument(
+        self, gradients: Callable[[torch.Tensor], Any], got: str
+    ) -> None:
+        with torch.library._scoped_library("cv_test", "FRAGMENT") as library:
+            library.define("scale(Tensor x, float factor) -> Tensor")
+            library.impl("scale", lambda x, factor: x * factor, "CPU")
+            kernel = _registration._autograd_kernel(
+                torch.ops.cv_test.scale.default,
+                "scale",
+                _registration._save_nothing,
+                lambda ctx, g: gradients(g),
+            )
+            library.impl("scale", kernel, "Autograd", with_keyset=True)
+            out = torch.ops.cv_test.scale(torch.ones(2, requires_grad=True), 3.0)
+            with pytest.raises(TypeError, match="backward of scale must return a tuple of 2.*" + got):
+                out.sum().backward()
+
     def test_every_operator_has_a_fake_and_no_defaults(self) -> None:
         names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("cv::")]
         assert len(names) > 5
@@ -63,3 +91,8 @@ def test_import_is_quiet_and_starts_no_cuda() -> None:
     )
     assert done.stdout == ""
     assert done.stderr == ""
+
+
+def test_an_oracle_test_without_gradients_is_refused() -> None:
+    with pytest.raises(AssertionError, match="no argument requires grad"):
+        assert_matches_oracle(torch.abs, torch.abs, (torch.ones(2),), dtype=torch.float32, backward=True)

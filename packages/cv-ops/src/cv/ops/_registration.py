@@ -85,6 +85,7 @@ def _autograd_kernel(
     after_autograd = _C._after_autograd_keyset
     is_grad_enabled, any_requires_grad = _C.is_grad_enabled, _C._any_requires_grad
     redispatch = op.redispatch
+    argument_count = len(op._schema.arguments)
 
     # The keyset comes last, so that ctx.needs_input_grad[i] belongs to argument i.
     def forward(ctx: Any, *args_and_keyset: Any) -> Any:
@@ -95,7 +96,15 @@ def _autograd_kernel(
         return output
 
     def backward_then_keyset(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        return (*backward(ctx, *grads), None)
+        result = backward(ctx, *grads)
+        # Autograd would count the keyset too, and take a tensor apart into its rows.
+        if not isinstance(result, tuple) or len(result) != argument_count:
+            got = len(result) if isinstance(result, tuple) else f"a {type(result).__name__}"
+            raise TypeError(
+                f"cv.ops: the backward of {name} must return a tuple of {argument_count}, "
+                f"a gradient or None for each argument, got {got}"
+            )
+        return (*result, None)
 
     formula = type(
         f"Backward_cv_{name}",
