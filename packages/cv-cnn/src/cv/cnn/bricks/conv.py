@@ -28,8 +28,7 @@ def build_conv_layer(cfg: dict[str, Any] | None, *args: Any, **kwargs: Any) -> n
     Args:
         cfg: Config dict: ``type`` (``Conv``, ``Conv1d``, ``Conv2d``, ``Conv3d``, ``ConvWS``, ``ConvAWS``,
             ``Conv2dAdaptivePadding``, ``deconv``, ``deconv3d``, ``ConvTranspose1d`` …, and with cv-ops
-            ``DCN``, ``DCNv2``, ``SAC``, ``MaskedConv``) and further arguments of the layer. None means
-            ``Conv2d``. It is not changed.
+            ``DCN``, ``DCNv2``) and further arguments of the layer. None means ``Conv2d``. It is not changed.
         *args: Positional arguments of the layer.
         **kwargs: Keyword arguments of the layer.
 

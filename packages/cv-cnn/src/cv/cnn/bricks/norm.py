@@ -38,7 +38,7 @@ def build_norm_layer(
 
     Args:
         cfg: Config dict: ``type`` (``BN``, ``BN1d``, ``BN2d``, ``BN3d``, ``SyncBN``, ``GN``, ``LN``,
-            ``IN``, ``IN1d``, ``IN2d``, ``IN3d``, and with cv-ops ``MMSyncBN``; or a class);
+            ``IN``, ``IN1d``, ``IN2d``, ``IN3d``; or a class);
             ``requires_grad``, False to freeze the layer's parameters (default True); ``eps`` (default
             1e-5); further arguments of the layer (``GN`` needs ``num_groups``). It is not changed.
         num_features: Number of channels.

@@ -1,7 +1,7 @@
 """Transformer blocks that are put together from configs, as in models of the DETR family.
 
 Sequences are ``(length, N, embed_dims)``, or ``(N, length, embed_dims)`` with ``batch_first``.
-``MultiScaleDeformableAttention`` can be imported from here too if cv-ops is installed.
+``MultiScaleDeformableAttention`` can be imported from here too where an installed distribution declares it.
 """
 
 from __future__ import annotations

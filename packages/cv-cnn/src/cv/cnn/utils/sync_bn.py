@@ -20,8 +20,8 @@ class _BatchNormXd(_BatchNorm):
 def revert_sync_batchnorm(module: nn.Module) -> nn.Module:
     """Replace every synchronised batch norm by a plain one with the same parameters and statistics.
 
-    Synchronised norms are recognised by the class name ``SyncBatchNorm``, so those of torch and of cv-ops
-    count alike.
+    Synchronised norms are recognised by the class name ``SyncBatchNorm``, so those of torch and of other
+    packages count alike.
 
     Args:
         module: The module; its children are replaced in place.
