@@ -58,8 +58,8 @@ def build_upsample_layer(cfg: dict[str, Any], *args: Any, **kwargs: Any) -> nn.M
 
     Args:
         cfg: Config dict: ``type`` (``nearest``, ``bilinear`` and the other modes of ``nn.Upsample``,
-            ``deconv``, ``deconv3d``, ``pixel_shuffle``) and further arguments, such as ``scale_factor`` (not for
-            ``deconv``). It is not changed.
+            ``deconv``, ``deconv3d``, ``pixel_shuffle``) and further arguments, such as ``scale_factor`` (not
+            for ``deconv``). It is not changed.
         *args: Positional arguments of the layer.
         **kwargs: Keyword arguments of the layer.
 
