@@ -117,7 +117,7 @@ def cuda(session: nox.Session) -> None:
     develop(session)
     folder = str(ROOT / ".nox" / "cuda")
     cmake = str(DEV / "bin" / "cmake")
-    options = ["-G", "Ninja", "-DCV_OPS_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=90"]
+    options = ["-G", "Ninja", "-DCV_OPS_CUDA=ON", "-DCV_OPS_WERROR=ON", "-DCMAKE_CUDA_ARCHITECTURES=90"]
     tools = [f"-DPython_EXECUTABLE={DEV / 'bin' / 'python'}", f"-DCMAKE_MAKE_PROGRAM={DEV / 'bin' / 'ninja'}"]
     session.run(cmake, "-S", "packages/cv-ops", "-B", folder, *options, *tools, external=True)
     session.run(cmake, "--build", folder, "--parallel", str(min(4, os.cpu_count() or 1)), external=True)
