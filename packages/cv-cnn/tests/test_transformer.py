@@ -376,7 +376,7 @@ def test_builders():
 def test_attention_of_cv_ops(monkeypatch):
     monkeypatch.setattr(ATTENTION, "_entry_points", {})
     monkeypatch.setattr(ATTENTION, "_loaded", {})
-    with pytest.raises(ImportError, match="pip install cv-ops"):
+    with pytest.raises(ImportError, match=r"pip install (--upgrade )?cv-ops"):
         from cv.cnn.bricks.transformer import MultiScaleDeformableAttention  # noqa: F401
     monkeypatch.setitem(ATTENTION._loaded, "MultiScaleDeformableAttention", MultiheadAttention)
     assert transformer.MultiScaleDeformableAttention is MultiheadAttention

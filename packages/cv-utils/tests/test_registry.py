@@ -354,12 +354,18 @@ def test_a_miss_in_an_empty_registry_asks_for_the_import() -> None:
 
 
 def test_providers_say_what_to_install() -> None:
-    parent = Registry("conv layer", providers={"DCN": "cv-ops"})
+    parent = Registry("conv layer", providers={"DCN": "absent"})
     child = Registry("conv", parent=parent, scope="child")
     for registry in (parent, child):
-        with pytest.raises(KeyError, match=r"DCN is not in .*; it comes with cv-ops: pip install cv-ops"):
+        with pytest.raises(KeyError, match=r"DCN is not in .*; it comes with absent: pip install absent"):
             registry.build({"type": "DCN"})
     assert "did you mean DCN?" in parent.describe_missing("DCNN")
+
+
+def test_a_provider_that_is_installed_but_too_old_is_to_be_upgraded() -> None:
+    registry = Registry("conv layer", providers={"NewConv": "pytest"})
+    with pytest.raises(KeyError, match=r"pytest [\d.]+ is installed and lacks it: pip install --upgrade"):
+        registry.require("NewConv")
 
 
 def test_require(backbones: Registry) -> None:

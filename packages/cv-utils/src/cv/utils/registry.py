@@ -257,8 +257,7 @@ class Registry:
         scope, name = self.split_scope_key(key)
         for candidate in (key, name):
             if candidate in providers:
-                distribution = providers[candidate]
-                return f"{text}; it comes with {distribution}: pip install {distribution}"
+                return f"{text}; {_how_to_get(providers[candidate])}"
         near = _near_matches(key, known | set(providers))
         if not near and scope is not None:
             near = _near_matches(name, known | set(providers))
@@ -439,6 +438,17 @@ class Registry:
             )
         self._loaded[key] = loaded
         return loaded
+
+
+def _how_to_get(distribution: str) -> str:
+    """What to do about a name that a distribution ships but that was not found."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version(distribution)
+    except PackageNotFoundError:
+        return f"it comes with {distribution}: pip install {distribution}"
+    return f"{distribution} {found} is installed and lacks it: pip install --upgrade {distribution}"
 
 
 def _is_list_of_str(names: Any) -> bool:
