@@ -7,7 +7,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from cv.utils import Registry
 
-__all__ = ["MODULE_WRAPPERS", "is_module_wrapper"]
+__all__ = ["MODULE_WRAPPERS", "is_module_wrapper", "unwrap"]
 
 MODULE_WRAPPERS = Registry("module wrapper")
 MODULE_WRAPPERS.register_module(module=DataParallel)
@@ -21,3 +21,10 @@ def is_module_wrapper(module: nn.Module) -> bool:
     """
     registries = (MODULE_WRAPPERS, *MODULE_WRAPPERS.children.values())
     return any(isinstance(module, tuple(registry.module_dict.values())) for registry in registries)
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The model inside any number of wrappers."""
+    while is_module_wrapper(module):
+        module = module.module  # type: ignore[assignment] # every registered wrapper has it
+    return module
