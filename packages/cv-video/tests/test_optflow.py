@@ -17,6 +17,7 @@ from cv.video import (
     flowwrite,
     quantize_flow,
     sparse_flow_from_bytes,
+    warp,
 )
 
 
@@ -185,22 +186,35 @@ def warp_slowly(img, flow, fill, mode):
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 @pytest.mark.parametrize("channels", [None, 1, 3, 4, 7])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
-def test_warp_agrees_with_the_slow_oracle(mode, channels, dtype):
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("flow_type", [np.float16, np.float32, np.float64])
+def test_warp_agrees_with_the_slow_oracle(mode, channels, dtype, flow_type, monkeypatch):
+    monkeypatch.setattr(warp, "_STRIP", 400)  # several strips, the last one shorter
     rng = np.random.default_rng(1)
-    shape = (75, 40) if channels is None else (75, 40, channels)  # more rows than one strip
+    shape = (75, 40) if channels is None else (75, 40, channels)
     img = (rng.random(shape) * 200).astype(dtype)
     flow = rng.normal(0, 4, (75, 40, 2))
     flow[3:6] = np.rint(flow[3:6])  # whole numbers
     flow[8:10] = np.rint(flow[8:10]) + 0.5  # halves
+    flow[14:16] *= 1000  # mostly far outside
+    flow = flow.astype(flow_type)
     flow[12, :5] = np.nan
+    flow[12, 5:9] = [[np.inf, 0], [-np.inf, 0], [0, np.inf], [0, -np.inf]]
+    flow[0] = flow[:, 0] = -1e-30  # just outside; and in the middle, no different from none
+    flow[20] = [-1e-7, 1e-7]
+    flow[-2] = flow[:, -2] = np.spacing(flow_type(-1))  # just inside, on the right and below
+    if flow_type == np.float64:
+        flow[30:32] = [1e12, -1e300]
     got = flow_warp(img, flow, 9, mode)
     want = warp_slowly(img, flow, 9, mode)
     assert (got.shape, got.dtype) == (img.shape, img.dtype)
     if mode == "nearest":
         np.testing.assert_array_equal(got, want)
     elif img.dtype.kind == "f":
-        np.testing.assert_allclose(got, want, rtol=1e-5 if dtype == np.float32 else 1e-12)
+        # A weight near 0 or 1 is off by an eps: what counts beside the value are its neighbours, below 200.
+        eps = np.finfo(dtype).eps
+        rtol = 1e-5 if dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=200 * eps)
     else:  # the last bit, where a half is met in another precision
         assert np.abs(got.astype(np.int64) - want.astype(np.int64)).max() <= 1
         assert (got != want).mean() < 1e-3
@@ -225,6 +239,42 @@ def test_warp_leaves_its_input_alone_and_takes_views():
     )
     np.testing.assert_array_equal(img, before[0])
     np.testing.assert_array_equal(flow, before[1])
+
+
+def test_warp_takes_a_half_that_float32_would_make_up_for_what_it_is():
+    """1001 + 0.49999997 is below the half, 1000 + 0.5 on it; added in float32, both are on one."""
+    img = np.arange(4 * 3000, dtype=np.float32).reshape(4, 3000)
+    flow = np.zeros((4, 3000, 2), np.float32)
+    flow[1, 1000] = flow[1, 1001] = [0.5, 0]
+    flow[1, 1003] = [np.nextafter(np.float32(0.5), np.float32(0)), 0]
+    flow[1, 1006] = [np.nextafter(np.float32(0.5), np.float32(1)), 0]
+    got = flow_warp(img, flow)[1]
+    assert [got[x] - 3000 for x in (1000, 1001, 1003, 1006)] == [1000, 1002, 1003, 1007]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_warp_is_the_same_on_any_number_of_threads(mode, monkeypatch):
+    rng = np.random.default_rng(3)
+    img, flow = rng.integers(0, 256, (300, 400, 3), np.uint8), rng.normal(0, 9, (300, 400, 2))
+    before = cv2.getNumThreads()
+    results = []
+    try:
+        for threads, strip in ((1, 10**6), (1, 1), (2, 5000), (4, 999)):
+            cv2.setNumThreads(threads)
+            monkeypatch.setattr(warp, "_STRIP", strip)
+            results.append(flow_warp(img, flow, 3, mode))
+    finally:
+        cv2.setNumThreads(before)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+def test_warp_keeps_nan_and_infinity_of_the_image_where_they_are():
+    img = np.zeros((5, 6), np.float32)
+    img[2, 3], img[1, 1] = np.nan, np.inf
+    got = flow_warp(img, np.zeros((5, 6, 2)))
+    assert np.argwhere(np.isnan(got)).tolist() == [[2, 3]]
+    assert np.argwhere(np.isinf(got)).tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0), (1, 1, 1), (1, 9, 2), (9, 1)])

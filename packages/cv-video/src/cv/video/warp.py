@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -10,8 +11,14 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-_STRIP = 64  # rows at a time, so that what is in between stays in the processor's cache
-_REMAP_TYPES = (np.uint8, np.uint16, np.int16, np.float32, np.float64)
+_STRIP = 32_000  # pixels at a time, so that what is in between stays in the cache of a processor
+_DEPTHS = {
+    np.dtype(np.uint8): cv2.CV_8U,
+    np.dtype(np.uint16): cv2.CV_16U,
+    np.dtype(np.int16): cv2.CV_16S,
+    np.dtype(np.float32): cv2.CV_32F,
+    np.dtype(np.float64): cv2.CV_64F,
+}
 _REMAP_MAX = 2**15 - 1  # cv2.remap counts rows and columns in 16 bits
 
 
@@ -22,8 +29,11 @@ def flow_warp(img: Array, flow: Array, filling_value: float = 0, interpolate_mod
     a pixel to its right and one below: ``0 <= x + u < W - 1`` and ``0 <= y + v < H - 1``; elsewhere, and
     where the flow is NaN, the result is ``filling_value``.
 
+    It works on strips of rows, on as many threads as OpenCV may use (:func:`cv2.setNumThreads`).
+
     Args:
-        img: Image of shape (H, W) or (H, W, C), any number of channels, any real dtype.
+        img: Image of shape (H, W) or (H, W, C), any number of channels, any real dtype. Fastest for up to
+            four channels of uint8, uint16, int16, float32 or float64 and sides below 32767.
         flow: Flow of shape (H, W, 2), in pixels: to the right, down.
         filling_value: For pixels that come from outside.
         interpolate_mode: ``'nearest'`` (halves go to the even neighbour, as :func:`numpy.rint`) or
@@ -45,59 +55,176 @@ def flow_warp(img: Array, flow: Array, filling_value: float = 0, interpolate_mod
         raise ValueError(f"img must have shape (H, W) or (H, W, C), got {img.shape}")
     if flow.ndim != 3 or flow.shape != (*img.shape[:2], 2):
         raise ValueError(f"flow must have shape {(*img.shape[:2], 2)} to fit img, got {flow.shape}")
-    source = np.ascontiguousarray(img[..., None] if img.ndim == 2 else img)
-    out = np.full(source.shape, filling_value, dtype=img.dtype)
-    if out.size:
-        warp = _nearest if interpolate_mode == "nearest" else _bilinear
-        for top in range(0, len(flow), _STRIP):
-            x, y, inside = _places(flow[top : top + _STRIP], top, source.shape)
-            if inside.any():
-                warp(source, x, y, inside, out[top : top + _STRIP])
-    return out.reshape(img.shape)
+    if flow.dtype not in (np.float32, np.float64):
+        flow = flow.astype(np.float32 if flow.dtype == np.float16 else np.float64)
+    height, width = img.shape[:2]
+    channels = img.shape[2] if img.ndim == 3 else 1
+    fill = np.full((), filling_value, dtype=img.dtype)
+    if min(height, width) < 2 or channels == 0:
+        return np.full(img.shape, fill)
+
+    out = np.empty(img.shape, dtype=img.dtype)
+    if img.dtype in _DEPTHS and channels <= 4 and max(height, width) < _REMAP_MAX:
+        shape: tuple[int, ...] = (height, width, channels) if channels > 1 else (height, width)
+        kind: type[_Warp] = _WarpByRemap
+    else:
+        shape = (height, width, channels)
+        kind = _WarpByTake
+    source = np.ascontiguousarray(img.reshape(shape))
+    _in_strips(kind(source, flow, fill, interpolate_mode, out.reshape(shape)))
+    return out
 
 
-def _places(flow: Array, top: int, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """Where the pixels of a strip come from, in float64: float32 would lose the fraction far right."""
-    height, width = shape[:2]
-    x = flow[..., 0] + np.arange(width, dtype=np.float64)
-    y = flow[..., 1] + np.arange(top, top + len(flow), dtype=np.float64)[:, None]
-    inside = (x >= 0) & (x < width - 1) & (y >= 0) & (y < height - 1)  # false for NaN
-    if not inside.all():
+class _Warp:
+    """One call of :func:`flow_warp`, strip by strip."""
+
+    def __init__(self, source: Array, flow: Array, fill: Array, mode: str, out: Array) -> None:
+        self.source, self.flow, self.fill, self.out = source, flow, fill, out
+        self.height, self.width = source.shape[:2]
+        self.nearest = mode == "nearest"
+        self.rows = max(_STRIP // self.width, 1)
+        # Weights and sums: float32 has room for 16 bits, and for its own kind.
+        wide = source.dtype.itemsize > 4 or source.dtype in (np.int32, np.uint32)
+        self.precision = np.dtype(np.float64 if wide else np.float32)
+
+    def strip(self, top: int) -> None:
+        """Compute the rows of the result from ``top`` on."""
+        raise NotImplementedError
+
+    def _is_inside(self, flow: Array, x: Array, y: Array) -> Array:
+        """The rule itself, in float64: float32 would lose the fraction far right. False for NaN."""
+        x, y = flow[..., 0] + x.astype(np.float64), flow[..., 1] + y.astype(np.float64)
+        inside: Array = (x >= 0) & (x < self.width - 1) & (y >= 0) & (y < self.height - 1)
+        return inside
+
+
+class _WarpByRemap(_Warp):
+    """Fetch with ``cv2.remap`` at whole places, which is exact, and interpolate in floating point.
+
+    ``cv2.remap`` would interpolate by itself, but rounds places to 1/32 of a pixel (until OpenCV 4.11), and
+    takes them in float32. OpenCV's arithmetic with a ``dtype`` converts in small blocks on the way, so that
+    no converted copy is ever made. Places far outside saturate at the ends of int16.
+    """
+
+    def __init__(self, source: Array, flow: Array, fill: Array, mode: str, out: Array) -> None:
+        super().__init__(source, flow, fill, mode, out)
+        # Rounding the sum wants float64: a half must not arise from float32. Floors are whole numbers, which
+        # both add exactly.
+        self.flow_type = np.promote_types(flow.dtype, self.precision)
+        grid_type = np.dtype(np.float64) if self.nearest else self.flow_type
+        self.grid = np.empty((min(self.rows, self.height), self.width, 2), grid_type)
+        self.grid[..., 0] = np.arange(self.width)
+        self.grid[..., 1] = np.arange(len(self.grid))[:, None]
+        self.is_integer = source.dtype.kind in "iu"
+
+    def strip(self, top: int) -> None:
+        flow = np.ascontiguousarray(self.flow[top : top + self.rows], dtype=self.flow_type)
+        out = self.out[top : top + len(flow)]
+        with np.errstate(all="ignore"):  # NaN and infinity end as places outside
+            if self.nearest:
+                places = self._places(flow, top)
+                self._fetch(self.source, places, out)
+            else:
+                whole = np.floor(flow)
+                places = self._places(whole, top)
+                share = np.subtract(flow, whole, out=whole).astype(self.precision, copy=False)
+                self._mix(places, share, out)
+        self._fill(flow, top, places, out)
+
+    def _places(self, flow: Array, top: int) -> Array:
+        """Where to fetch from, rounded to whole numbers, (rows, W, 2) int16."""
+        places = cv2.add(flow, self.grid[: len(flow)], dtype=cv2.CV_16S)
+        shift = np.array([0, top, 0, 0], np.float64)  # to OpenCV a scalar, added to each pixel
+        return np.asarray(cv2.add(places, shift, dst=places))
+
+    def _fetch(self, source: Array, places: Array, out: Array | None = None) -> Array:
+        fill = (float(self.fill),) * 4
+        return cv2.remap(  # type: ignore[call-overload, no-any-return]
+            source, places, None, cv2.INTER_NEAREST, out, cv2.BORDER_CONSTANT, fill
+        )
+
+    def _mix(self, places: Array, share: Array, out: Array) -> None:
+        """Fetch the four neighbours, shifting the image instead of the places, and write their mean."""
+        to_right, down = (self._for_channels(plane) for plane in cv2.split(share))
+        above, below = self.source[:-1], self.source[1:]
+        upper = self._between(self._fetch(above[:, :-1], places), self._fetch(above[:, 1:], places), to_right)
+        lower = self._between(self._fetch(below[:, :-1], places), self._fetch(below[:, 1:], places), to_right)
+        np.multiply(lower, down, out=lower)
+        np.multiply(upper, np.subtract(1, down, out=down), out=upper)
+        if self.is_integer:
+            cv2.add(upper, lower, dst=out, dtype=_DEPTHS[out.dtype])  # rounds to the nearest
+        else:
+            np.add(upper, lower, out=out)
+
+    def _between(self, first: Array, second: Array, share: Array) -> Array:
+        """``first * (1 - share) + second * share``."""
+        depth = _DEPTHS[self.precision]
+        mixed = cv2.multiply(second, share, dtype=depth)
+        part = cv2.multiply(first, np.subtract(1, share), dtype=depth)
+        return np.add(mixed, part, out=mixed)
+
+    def _for_channels(self, plane: Array) -> Array:
+        channels = 1 if self.source.ndim == 2 else self.source.shape[2]
+        return cv2.merge([plane] * channels) if channels > 1 else plane
+
+    def _fill(self, flow: Array, top: int, places: Array, out: Array) -> None:
+        """Fill what comes from outside.
+
+        Whole places tell inside from outside except at the edges. So the rule is asked where they are not
+        well inside, most often for few pixels.
+        """
+        last_x, last_y = self.width - 2, self.height - 2
+        sure = cv2.inRange(places, (1, 1, 0, 0), (last_x - 1, last_y - 1, 0, 0))
+        if cv2.countNonZero(sure) == sure.size:
+            return
+        y, x = np.divmod(np.flatnonzero(sure == 0), self.width)
+        outside = ~self._is_inside(flow[y, x], x, y + top)
+        out[y[outside], x[outside]] = self.fill
+
+
+class _WarpByTake(_Warp):
+    """Fetch with :meth:`numpy.ndarray.take`: any dtype, size and number of channels."""
+
+    def strip(self, top: int) -> None:
+        flow = self.flow[top : top + self.rows]
+        out = self.out[top : top + len(flow)]
+        column, row = np.arange(self.width), np.arange(top, top + len(flow))[:, None]
+        inside = self._is_inside(flow, column, row)
+        x, y = flow[..., 0] + column.astype(np.float64), flow[..., 1] + row.astype(np.float64)
         x[~inside] = 0
         y[~inside] = 0
-    return x, y, inside
+        warped = self._take(np.rint(x), np.rint(y)) if self.nearest else self._mix(x, y)
+        out[...] = np.where(inside[..., None], warped, self.fill)
+
+    def _mix(self, x: Array, y: Array) -> Array:
+        left, above = np.floor(x), np.floor(y)
+        to_right = (x - left)[..., None].astype(self.precision)
+        down = (y - above)[..., None].astype(self.precision)
+
+        def row(line: Array) -> Array:
+            first, second = self._take(left, line), self._take(left + 1, line)
+            between: Array = first * (1 - to_right) + second * to_right
+            return between
+
+        mixed = row(above) * (1 - down) + row(above + 1) * down
+        if self.source.dtype.kind in "iu":
+            mixed = np.rint(mixed)
+        return mixed.astype(self.source.dtype)
+
+    def _take(self, x: Array, y: Array) -> Array:
+        places = y.astype(np.int64) * self.width + x.astype(np.int64)
+        taken: Array = self.source.reshape(-1, self.source.shape[2]).take(places, axis=0)
+        return taken
 
 
-def _nearest(source: Array, x: Array, y: Array, inside: Array, out: Array) -> None:
-    fetched = _fetch(source, np.rint(x).astype(np.int32), np.rint(y).astype(np.int32))
-    np.copyto(out, fetched, where=inside[..., None])
-
-
-def _bilinear(source: Array, x: Array, y: Array, inside: Array, out: Array) -> None:
-    left, above = x.astype(np.int32), y.astype(np.int32)  # not negative: this is the floor
-    kind = np.float64 if source.dtype.itemsize > 4 or source.dtype in (np.int32, np.uint32) else np.float32
-    right_share = (x - left)[..., None].astype(kind)
-    lower_share = (y - above)[..., None].astype(kind)
-
-    def row(line: Array) -> Array:
-        first, second = _fetch(source, left, line), _fetch(source, left + 1, line)
-        first, second = first.astype(kind, copy=False), second.astype(kind, copy=False)
-        mixed: Array = first + (second - first) * right_share
-        return mixed
-
-    upper = row(above)
-    mixed = upper + (row(above + 1) - upper) * lower_share
-    if source.dtype.kind in "iu":
-        mixed = np.rint(mixed)
-    np.copyto(out, mixed.astype(out.dtype), where=inside[..., None])
-
-
-def _fetch(source: Array, x: Array, y: Array) -> Array:
-    """``source[y, x]`` for whole numbers inside the image."""
-    height, width, channels = source.shape
-    if source.dtype in _REMAP_TYPES and channels <= 4 and max(height, width) < _REMAP_MAX:
-        maps = np.stack([x, y], axis=-1).astype(np.int16)
-        fetched = cv2.remap(source, maps, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
-        return np.asarray(fetched).reshape(*x.shape, channels)
-    taken: Array = source.reshape(-1, channels).take(y.astype(np.int64) * width + x, axis=0)
-    return taken
+def _in_strips(warp: _Warp) -> None:
+    """Run all strips, on several threads if there are several strips: numpy and OpenCV free Python's lock."""
+    tops = range(0, warp.height, warp.rows)
+    workers = min(max(cv2.getNumThreads(), 1), len(tops))
+    if workers == 1:
+        for top in tops:
+            warp.strip(top)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(warp.strip, tops):
+            pass
