@@ -7,12 +7,14 @@
 #include <vector>
 
 #include "../common/isa.h"
+#include "../common/roi_cpu.h"
 #include "../common/transpose.h"
 #include "../common/vec.h"
-#include "roi_align_partition_cpu.h"
+#include "roi_align.h"
 
 namespace cv::roi_align {
 
+using roi::Partition;
 using torch::stable::parallel_for;
 
 // One sample: four pixels (times the number of channels: an offset into the image) and their weights.
@@ -130,7 +132,7 @@ void max_pool_channels_last(const T* x, const T* rois, int64_t count, const Para
 template <typename T>
 void max_spread(const T* grad, const int32_t* codes, const T* rois, int64_t count, const Params& p, T* grad_input,
                 bool nhwc) {
-  const Partition part = Partition::make(p, tag<T>{});
+  const Partition part = Partition::make(p.channels, tag<T>{});
   parallel_for(0, part.blocks, 1, [&](int64_t begin, int64_t end) {
     BinSamples<T> bin;
     const int64_t first = begin * part.block, last = std::min(end * part.block, p.channels);

@@ -10,12 +10,15 @@
 #include <vector>
 
 #include "../common/isa.h"
+#include "../common/roi_cpu.h"
 #include "../common/transpose.h"
 #include "../common/vec.h"
-#include "roi_align_partition_cpu.h"
+#include "roi_align.h"
 
 namespace cv::roi_align {
 
+using roi::kChannelBlock;
+using roi::Partition;
 using torch::stable::parallel_for;
 
 constexpr int64_t kRegionsAtOnce = 256;  // whose weights are kept in the backward pass: bounds memory
@@ -236,7 +239,7 @@ CV_HD void spread_region(const RegionWeights<T>& r, const T* grad, int64_t strid
 // grad_input (N, H, W, C), zero before
 template <typename T>
 void spread(const OutputGrad<T>& grad, const T* rois, int64_t count, const Params& p, T* grad_input) {
-  const Partition part = Partition::make(p, tag<T>{});
+  const Partition part = Partition::make(p.channels, tag<T>{});
   std::vector<RegionWeights<T>> weights(std::min(count, kRegionsAtOnce));
   for (int64_t first = 0; first < count; first += kRegionsAtOnce) {
     const int64_t n = std::min(kRegionsAtOnce, count - first);

@@ -1,0 +1,52 @@
+#pragma once
+// What the CPU halves of the operators on regions share: whether a box names an image, how the gradient of a
+// map is shared out among threads, and how it is handed back.
+
+#include <algorithm>
+#include <cmath>
+
+#include "dispatch.h"
+#include "memory_format.h"
+#include "roi.h"
+#include "transpose.h"
+#include "vec.h"
+
+namespace cv::roi {
+
+constexpr int64_t kChannelBlock = 256;  // channels worked on at a time: long enough runs for the prefetcher
+
+// Blocks of channels (whole cache lines), and where those are fewer than threads, interleaved rows too.
+struct Partition {
+  int64_t block, blocks, bands;
+
+  template <typename T>
+  static Partition make(int64_t channels, tag<T>) {
+    const int64_t threads = torch::stable::get_num_threads(), line = Vec<T>::size;
+    const int64_t share = (channels / threads + line - 1) / line * line;
+    const int64_t block = std::clamp(share, line, kChannelBlock), blocks = (channels + block - 1) / block;
+    return Partition{block, blocks, (threads + blocks - 1) / blocks};
+  }
+};
+
+// rois: (count, fields), the image's index first. One that is not finite is no error: its region is NaN.
+template <typename T>
+void check_images(const char* op, const T* rois, int64_t count, int64_t fields, int64_t batch) {
+  for (int64_t k = 0; k < count; ++k) {
+    const T image = rois[fields * k];
+    STD_TORCH_CHECK(!(std::isfinite(image) && !(image >= T(0) && image < T(batch))), op, ": rois[", k, ", 0] is ",
+                    static_cast<double>(image), ", but input has ", batch, " images");
+  }
+}
+
+// The gradient of a map (opmath dtype, channels last) as an operator returns it: in `dtype`, and channels last or
+// contiguous.
+inline Tensor hand_back(const Tensor& grad_input, ScalarType dtype, bool channels_last) {
+  if (channels_last) return to_dtype(grad_input, dtype);
+  Tensor first = grad_input;
+  dispatch_float_double(grad_input.scalar_type(), "channels_first", [&](auto t) {
+    first = channels_first_cpu<typename decltype(t)::type>(grad_input);
+  });
+  return to_dtype(first, dtype);
+}
+
+}  // namespace cv::roi

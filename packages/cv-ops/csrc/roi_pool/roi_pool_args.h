@@ -1,0 +1,42 @@
+#pragma once
+// What both backends do first: checks for callers that do not come through cv.ops (its Python functions have
+// raised a ValueError before), and the parameters from the arguments.
+
+#include "../common/torch_stable.h"
+#include "roi_pool.h"
+
+namespace cv::roi_pool {
+
+inline Params make_params(const Tensor& x, const Tensor& rois, double spatial_scale, int64_t pooled_h,
+                          int64_t pooled_w) {
+  STD_TORCH_CHECK(x.dim() == 4, "roi_pool: input must have shape (N, C, H, W)");
+  STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 5, "roi_pool: rois must have shape (K, 5)");
+  STD_TORCH_CHECK(pooled_h > 0 && pooled_w > 0 && pooled_h < (1 << 24) && pooled_w < (1 << 24),
+                  "roi_pool: output_size must be positive and below 2^24");
+  STD_TORCH_CHECK(x.size(2) * x.size(3) < (int64_t{1} << 31), "roi_pool: a map must have fewer than 2^31 pixels");
+  STD_TORCH_CHECK(on_same_device(x, rois), "roi_pool: rois must be on the device of input");
+  return Params{x.size(0), x.size(1), x.size(2), x.size(3), pooled_h, pooled_w, 0, spatial_scale, false};
+}
+
+// The backward pass knows the winning pixels and needs only the image of each box.
+inline Params backward_params(const Tensor& grad, const Tensor& rois, const Tensor& argmax, int64_t n, int64_t c,
+                              int64_t h, int64_t w) {
+  STD_TORCH_CHECK(grad.dim() == 4 && argmax.dim() == 4, "roi_pool_backward: grad must have the shape of the output");
+  STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 5 && rois.size(0) == grad.size(0),
+                  "roi_pool_backward: rois must have shape (K, 5)");
+  for (int d = 0; d < 4; ++d)
+    STD_TORCH_CHECK(grad.size(d) == argmax.size(d), "roi_pool_backward: argmax must have the shape of grad");
+  STD_TORCH_CHECK(grad.size(1) == c, "roi_pool_backward: grad must have the channels of the input");
+  STD_TORCH_CHECK(argmax.scalar_type() == ScalarType::Int, "roi_pool_backward: argmax must be int32");
+  STD_TORCH_CHECK(h * w < (int64_t{1} << 31), "roi_pool_backward: a map must have fewer than 2^31 pixels");
+  STD_TORCH_CHECK(on_same_device(grad, rois) && on_same_device(grad, argmax),
+                  "roi_pool_backward: all tensors must be on one device");
+  return Params{n, c, h, w, grad.size(2), grad.size(3), 0, 1.0, false};
+}
+
+// Coordinates keep the precision of the arithmetic, whatever the dtype of the map.
+inline Tensor region_tensor(const Tensor& rois, ScalarType map_dtype) {
+  return as_contiguous(to_dtype(rois, opmath_dtype(map_dtype)));
+}
+
+}  // namespace cv::roi_pool

@@ -1,0 +1,239 @@
+// RoIPool on the CPU. Maps are read as (N, H, W, C) and loops run over channels, except for few boxes on a large
+// contiguous map, where turning the map would cost more. Nothing is computed with the values, so half types are
+// compared in float32 and come back as they were.
+//
+// Everything is deterministic, on any number of threads: an element of the gradient belongs to one task, which
+// adds box after box.
+
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "../common/isa.h"
+#include "../common/roi_cpu.h"
+#include "roi_pool_args.h"
+
+namespace cv::roi_pool {
+namespace {
+
+using torch::stable::parallel_for;
+
+// Greatest pixel of a bin and its index in the map, for `Lanes` channels of an image (H, W, C) whose pointer
+// starts at the first. The first of equal pixels counts; NaN is taken, and then kept.
+template <typename T, int64_t Lanes>
+CV_HD void greatest(const T* image, const Params& p, Span y, Span x, T* CV_RESTRICT out, int32_t* CV_RESTRICT index) {
+  T best[Lanes];
+  int32_t which[Lanes];
+  const auto width = static_cast<int32_t>(p.width);
+  for (int64_t i = 0; i < Lanes; ++i) {
+    best[i] = image[(static_cast<int64_t>(y.begin) * width + x.begin) * p.channels + i];
+    which[i] = y.begin * width + x.begin;
+  }
+  for (int32_t row = y.begin; row < y.end; ++row) {
+    for (int32_t pixel = row * width + x.begin; pixel < row * width + x.end; ++pixel) {
+      const T* from = image + pixel * p.channels;
+      for (int64_t i = 0; i < Lanes; ++i) {
+        const T v = from[i];
+        const bool take = (v > best[i]) | (v != v);
+        best[i] = take ? v : best[i];
+        which[i] = take ? pixel : which[i];
+      }
+    }
+  }
+  for (int64_t i = 0; i < Lanes; ++i) out[i] = best[i], index[i] = which[i];
+}
+
+template <typename T>
+CV_HD void greatest_of_bin(const T* image, const Params& p, Span y, Span x, T* out, int32_t* index) {
+  constexpr int64_t lanes = 2 * Vec<T>::size;
+  int64_t c = 0;
+  for (; c + lanes <= p.channels; c += lanes) greatest<T, lanes>(image + c, p, y, x, out + c, index + c);
+  for (; c < p.channels; ++c) greatest<T, 1>(image + c, p, y, x, out + c, index + c);
+}
+
+// x (N, H, W, C); out and argmax (K, C, bins), or (K, bins, C) if nhwc
+template <typename T>
+void pool_channels_last(const T* x, const T* rois, int64_t count, const Params& p, T* out, int32_t* argmax,
+                        bool nhwc) {
+  const int64_t size = p.bins() * p.channels;
+  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    std::vector<T> best(nhwc ? 0 : size);
+    std::vector<int32_t> index(nhwc ? 0 : size);
+    for (int64_t k = begin; k < end; ++k) {
+      const Region r = make_region(rois + 5 * k, p);
+      T* to = out + k * size;
+      int32_t* index_to = argmax + k * size;
+      if (r.image < 0) {
+        std::fill_n(to, size, std::numeric_limits<T>::quiet_NaN());
+        std::fill_n(index_to, size, -1);
+        continue;
+      }
+      const T* image = x + r.image * p.plane() * p.channels;
+      T* bins_first = nhwc ? to : best.data();
+      int32_t* index_first = nhwc ? index_to : index.data();
+      vectorized([&] {
+        for (int64_t b = 0; b < p.bins(); ++b) {
+          const Span ys = r.y.span(b / p.pooled_w, p.pooled_h), xs = r.x.span(b % p.pooled_w, p.pooled_w);
+          if (ys.empty() || xs.empty()) {
+            std::fill_n(bins_first + b * p.channels, p.channels, T(0));
+            std::fill_n(index_first + b * p.channels, p.channels, -1);
+          } else {
+            greatest_of_bin(image, p, ys, xs, bins_first + b * p.channels, index_first + b * p.channels);
+          }
+        }
+        if (!nhwc) {
+          transpose_small(to, best.data(), p.bins(), p.channels);
+          transpose_small(index_to, index.data(), p.bins(), p.channels);
+        }
+      });
+    }
+  });
+}
+
+// x (N, C, H, W); out and argmax (K, C, bins): plane by plane
+template <typename T>
+void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, T* out, int32_t* argmax) {
+  const int64_t block = 16, blocks = (p.channels + block - 1) / block;
+  parallel_for(0, count * blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t k = task / blocks, first = task % blocks * block, last = std::min(first + block, p.channels);
+      const Region r = make_region(rois + 5 * k, p);
+      for (int64_t b = 0; b < p.bins(); ++b) {
+        const Span ys = r.y.span(b / p.pooled_w, p.pooled_h), xs = r.x.span(b % p.pooled_w, p.pooled_w);
+        for (int64_t c = first; c < last; ++c) {
+          T best = r.image < 0 ? std::numeric_limits<T>::quiet_NaN() : T(0);
+          int32_t which = -1;
+          if (r.image >= 0) {
+            const T* plane = x + (r.image * p.channels + c) * p.plane();
+            for (int32_t y = ys.begin; y < ys.end; ++y) {
+              const auto row = static_cast<int32_t>(y * p.width);
+              for (int32_t pixel = row + xs.begin; pixel < row + xs.end; ++pixel) {
+                const T v = plane[pixel];
+                if (v > best || v != v || which < 0) best = v, which = pixel;
+              }
+            }
+          }
+          out[(k * p.channels + c) * p.bins() + b] = best;
+          argmax[(k * p.channels + c) * p.bins() + b] = which;
+        }
+      }
+    }
+  });
+}
+
+// Pixels that all boxes read together, shared ones of neighbouring bins left out.
+template <typename T>
+double pixels_read(const T* rois, int64_t count, const Params& p) {
+  const auto length = [](const Axis& a, int64_t bins) {
+    return static_cast<double>(a.span(bins - 1, bins).end - a.span(0, bins).begin);
+  };
+  double total = 0;
+  for (int64_t k = 0; k < count; ++k) {
+    const Region r = make_region(rois + 5 * k, p);
+    if (r.image >= 0) total += length(r.y, p.pooled_h) * length(r.x, p.pooled_w);
+  }
+  return total;
+}
+
+std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& rois, double spatial_scale,
+                                        int64_t pooled_h, int64_t pooled_w) {
+  const Params p = make_params(input, rois, spatial_scale, pooled_h, pooled_w);
+  const ScalarType acc = opmath_dtype(input.scalar_type());
+  const bool nhwc = is_channels_last(input);
+  const int64_t count = rois.size(0);
+  Tensor out = empty_4d(input, count, p.channels, pooled_h, pooled_w, acc, nhwc);
+  Tensor argmax = empty_4d(input, count, p.channels, pooled_h, pooled_w, ScalarType::Int, nhwc);
+  const Tensor regions = region_tensor(rois, acc);
+  dispatch_float_double(acc, "roi_pool", [&](auto t) {
+    using T = typename decltype(t)::type;
+    const T* r = regions.const_data_ptr<T>();
+    T* to = out.mutable_data_ptr<T>();
+    int32_t* index = argmax.mutable_data_ptr<int32_t>();
+    roi::check_images("roi_pool", r, count, 5, p.batch);
+    if (out.numel() == 0) return;
+    if (nhwc || pixels_read(r, count, p) > 2.0 * static_cast<double>(p.batch * p.plane())) {
+      const Tensor x = channels_last(to_opmath(input));
+      pool_channels_last(x.const_data_ptr<T>(), r, count, p, to, index, nhwc);
+    } else {
+      const Tensor x = as_contiguous(to_opmath(input));
+      pool_planes(x.const_data_ptr<T>(), r, count, p, to, index);
+    }
+  });
+  return {to_dtype(out, input.scalar_type()), argmax};
+}
+
+// grad and argmax (K, C, bins), grad_input (N, C, H, W)
+template <typename T>
+void spread_planes(const T* grad, const int32_t* argmax, const T* rois, int64_t count, const Params& p,
+                   T* grad_input) {
+  parallel_for(0, p.batch * p.channels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      T* plane = grad_input + task * p.plane();
+      for (int64_t k = 0; k < count; ++k) {
+        if (roi::image_of(rois[5 * k], p.batch) != task / p.channels) continue;
+        const int64_t at = (k * p.channels + task % p.channels) * p.bins();
+        for (int64_t b = at; b < at + p.bins(); ++b)
+          if (argmax[b] >= 0 && argmax[b] < p.plane()) plane[argmax[b]] += grad[b];
+      }
+    }
+  });
+}
+
+// grad and argmax (K, bins, C), grad_input (N, H, W, C)
+template <typename T>
+void spread_channels_last(const T* grad, const int32_t* argmax, const T* rois, int64_t count, const Params& p,
+                          T* grad_input) {
+  const roi::Partition part = roi::Partition::make(p.channels, tag<T>{});
+  parallel_for(0, part.blocks * part.bands, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task % part.blocks * part.block, last = std::min(first + part.block, p.channels);
+      const int64_t band = task / part.blocks;
+      for (int64_t k = 0; k < count; ++k) {
+        const int64_t image = roi::image_of(rois[5 * k], p.batch);
+        if (image < 0) continue;
+        T* to = grad_input + image * p.plane() * p.channels;
+        for (int64_t b = 0; b < p.bins(); ++b) {
+          const int64_t at = (k * p.bins() + b) * p.channels;
+          for (int64_t c = first; c < last; ++c) {
+            const int32_t pixel = argmax[at + c];
+            if (pixel < 0 || pixel >= p.plane() || (part.bands > 1 && pixel / p.width % part.bands != band)) continue;
+            to[pixel * p.channels + c] += grad[at + c];
+          }
+        }
+      }
+    }
+  });
+}
+
+Tensor roi_pool_backward_cpu(const Tensor& grad, const Tensor& rois, const Tensor& argmax, int64_t n, int64_t c,
+                             int64_t h, int64_t w, bool channels_last_input,
+                             bool /*deterministic: always so here*/) {
+  const Params p = backward_params(grad, rois, argmax, n, c, h, w);
+  const ScalarType acc = opmath_dtype(grad.scalar_type());
+  Tensor grad_input = empty_4d(grad, n, c, h, w, acc, channels_last_input);
+  torch::stable::zero_(grad_input);
+  const auto in_layout = [&](const Tensor& t) { return channels_last_input ? channels_last(t) : as_contiguous(t); };
+  const Tensor g = in_layout(to_opmath(grad)), at = in_layout(argmax), regions = region_tensor(rois, acc);
+  dispatch_float_double(acc, "roi_pool_backward", [&](auto t) {
+    using T = typename decltype(t)::type;
+    if (grad.numel() == 0 || grad_input.numel() == 0) return;
+    const auto spread = channels_last_input ? spread_channels_last<T> : spread_planes<T>;
+    spread(g.const_data_ptr<T>(), at.const_data_ptr<int32_t>(), regions.const_data_ptr<T>(), rois.size(0), p,
+           grad_input.mutable_data_ptr<T>());
+  });
+  return to_dtype(grad_input, grad.scalar_type());
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
+  m.def("roi_pool(Tensor input, Tensor rois, float spatial_scale, int pooled_h, int pooled_w) -> (Tensor, Tensor)");
+  m.def("roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, SymInt n, SymInt c, SymInt h, SymInt w, "
+        "bool channels_last, bool deterministic) -> Tensor");
+}
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
+  m.impl("roi_pool", TORCH_BOX(&roi_pool_cpu));
+  m.impl("roi_pool_backward", TORCH_BOX(&roi_pool_backward_cpu));
+}
+
+}  // namespace cv::roi_pool
