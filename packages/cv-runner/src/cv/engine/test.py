@@ -12,7 +12,8 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from cv.runner.dist_utils import get_dist_info
+from cv.cnn.checkpoint.dtensor import mesh_of
+from cv.runner.dist_utils import check_even, get_dist_info
 from cv.utils import ProgressBar
 
 
@@ -46,7 +47,7 @@ def multi_gpu_test(
 
     The loader's sampler gives rank r the samples r, r + world size … as ``DistributedSampler`` without
     shuffling does; what it repeats at the end is left out again. Ranks may have different numbers of
-    batches, or none.
+    batches, or none; with a model that is sharded over ranks they may not.
 
     Args:
         model: as in :func:`single_gpu_test`.
@@ -56,7 +57,12 @@ def multi_gpu_test(
 
     Returns:
         The results in the dataset's order on rank 0, None on others.
+
+    Raises:
+        ValueError: a sharded model, and ranks have different numbers of batches.
     """
+    if mesh_of(model) is not None:
+        check_even(data_loader, "a sharded model cannot be evaluated")
     model.eval()
     results: list[Any] = []
     rank, world_size = get_dist_info()

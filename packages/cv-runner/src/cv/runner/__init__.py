@@ -30,6 +30,7 @@ from cv.runner.optimizer import (
     build_optimizer_constructor,
 )
 from cv.runner.priority import Priority, get_priority
+from cv.runner.sharded_checkpoint import merge_sharded_checkpoint, save_sharded_checkpoint
 from cv.runner.utils import get_host_info, get_time_str, obj_from_dict, set_random_seed
 
 __all__ = [
@@ -55,7 +56,9 @@ __all__ = [
     "_load_checkpoint_with_prefix",
     "load_checkpoint",
     "load_state_dict",
+    "merge_sharded_checkpoint",
     "save_checkpoint",
+    "save_sharded_checkpoint",
     "save_safetensors",
     "weights_to_cpu",
     # modules

@@ -1,4 +1,4 @@
-"""``python -m cv.runner train CONFIG`` and ``python -m cv.runner test CONFIG CHECKPOINT``."""
+"""``python -m cv.runner train CONFIG``, ``… test CONFIG CHECKPOINT`` and ``… merge FOLDER FILE``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import distributed as dist
 
 from cv.runner.dist_utils import init_dist
+from cv.runner.sharded_checkpoint import merge_sharded_checkpoint
 from cv.runner.train import test_from_config, train_from_config
 from cv.utils import Config, DictAction
 
@@ -18,6 +19,9 @@ from cv.utils import Config, DictAction
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = _parser().parse_args(argv)
+    if args.command == "merge":
+        merge_sharded_checkpoint(args.folder, args.file)
+        return
     # Modules that the config names in custom_imports are found beside where the command is run.
     sys.path.insert(0, str(Path.cwd()))
     cfg = Config.fromfile(args.config)
@@ -62,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     test = commands.add_parser("test", help="evaluate a checkpoint on the test split")
     test.add_argument("config", help="config file (.py, .json or .yaml)")
     test.add_argument("checkpoint", help="path or URI of the checkpoint")
+    merge = commands.add_parser("merge", help="write a sharded checkpoint as one ordinary file")
+    merge.add_argument("folder", help="the sharded checkpoint")
+    merge.add_argument("file", help="path or URI of the file")
     for command in (train, test):
         command.add_argument(
             "--cfg-options",

@@ -14,6 +14,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from cv.cnn.checkpoint.dtensor import mesh_of
+from cv.cnn.checkpoint.state_dict import load_state_dict, revise_keys_of, state_dict_of
 from cv.parallel.registry import is_module_wrapper, unwrap
 from cv.runner.checkpoint import load_checkpoint
 from cv.runner.dist_utils import get_dist_info
@@ -194,6 +196,14 @@ class BaseRunner(ResumeState, metaclass=ABCMeta):
         revise_keys: list[tuple[str, str]] = [(r"^module\.", "")],  # noqa: B006 - documented default
     ) -> Any:
         """Load weights into the model, see :func:`cv.runner.load_checkpoint`."""
+        mesh = mesh_of(self.model)
+        if mesh is not None and Path(filename).is_dir():
+            from cv.cnn.checkpoint.sharded import read_sharded_checkpoint
+
+            checkpoint = read_sharded_checkpoint(filename, mesh=mesh)  # each rank its share only
+            weights = revise_keys_of(state_dict_of(checkpoint, str(filename)), revise_keys)
+            load_state_dict(self.model, weights, strict, self.logger)
+            return checkpoint
         return load_checkpoint(
             self.model, filename, map_location, strict, self.logger, revise_keys=revise_keys
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections import OrderedDict
@@ -31,6 +32,7 @@ from cv.cnn.checkpoint import (
     load_checkpoint,
     load_state_dict,
 )
+from cv.cnn.checkpoint.dtensor import is_sharded_tensor
 from cv.fileio import FileClient, atomic_write
 from cv.parallel.registry import is_module_wrapper, unwrap
 
@@ -61,8 +63,12 @@ def weights_to_cpu(state_dict: OrderedDict[str, torch.Tensor]) -> OrderedDict[st
     return _to_cpu(state_dict, copy=False)
 
 
-def _to_cpu(state_dict: OrderedDict[str, torch.Tensor], *, copy: bool) -> OrderedDict[str, torch.Tensor]:
-    on_cpu = OrderedDict((key, plain(value, key, copy=copy)) for key, value in state_dict.items())
+def _to_cpu(
+    state_dict: OrderedDict[str, torch.Tensor], *, copy: bool, sharded: bool = False
+) -> OrderedDict[str, torch.Tensor]:
+    on_cpu = OrderedDict(
+        (key, plain(value, key, copy=copy, sharded=sharded)) for key, value in state_dict.items()
+    )
     on_cpu._metadata = getattr(state_dict, "_metadata", OrderedDict())  # type: ignore[attr-defined]
     return on_cpu
 
@@ -95,6 +101,7 @@ def build_checkpoint(
     meta: Mapping[str, Any] | None = None,
     *,
     copy: bool = False,
+    sharded: bool = False,
 ) -> dict[str, Any]:
     """The dict that :func:`save_checkpoint` writes; its tensors are on the CPU.
 
@@ -103,9 +110,11 @@ def build_checkpoint(
         optimizer: as there.
         meta: as there.
         copy: every tensor gets memory of its own, which the next training step does not change.
+        sharded: keep tensors that are sharded over ranks as they are.
 
     Raises:
         TypeError: ``meta`` is not a dict.
+        RuntimeError: the model is sharded, and ``sharded`` is not set.
     """
     if meta is not None and not isinstance(meta, Mapping):
         raise TypeError(f"meta must be a dict or None, got {type(meta).__name__}")
@@ -115,13 +124,14 @@ def build_checkpoint(
         full_meta["CLASSES"] = module.CLASSES
     checkpoint: dict[str, Any] = {
         "meta": plain(full_meta, "meta"),
-        "state_dict": _to_cpu(get_state_dict(module), copy=copy),
+        "state_dict": _to_cpu(get_state_dict(module), copy=copy, sharded=sharded),
     }
     if isinstance(optimizer, Optimizer):
-        checkpoint["optimizer"] = plain(optimizer.state_dict(), "optimizer", copy=copy)
+        checkpoint["optimizer"] = plain(optimizer.state_dict(), "optimizer", copy=copy, sharded=sharded)
     elif isinstance(optimizer, Mapping):
         checkpoint["optimizer"] = {
-            name: plain(each.state_dict(), f"optimizer {name}", copy=copy) for name, each in optimizer.items()
+            name: plain(each.state_dict(), f"optimizer {name}", copy=copy, sharded=sharded)
+            for name, each in optimizer.items()
         }
     return checkpoint
 
@@ -144,6 +154,7 @@ def save_checkpoint(
 
     Raises:
         TypeError: ``meta`` is not a dict.
+        RuntimeError: the model is sharded: that is :func:`save_sharded_checkpoint`'s to do.
         OSError: the file cannot be written; a former one of that name is as it was.
     """
     write_checkpoint(build_checkpoint(model, optimizer, meta), filename)
@@ -188,7 +199,7 @@ def save_safetensors(model: nn.Module, filename: str, meta: Mapping[str, str] | 
         file.write(save(weights, metadata={"format": "pt", **(meta or {})}))
 
 
-def plain(value: Any, where: str, *, copy: bool = False) -> Any:
+def plain(value: Any, where: str, *, copy: bool = False, sharded: bool = False) -> Any:
     """The value in types that ``torch.load(weights_only=True)`` takes; tensors come to the CPU.
 
     numpy numbers become Python's, arrays become tensors, mappings dicts. Anything else is saved as its
@@ -198,6 +209,10 @@ def plain(value: Any, where: str, *, copy: bool = False) -> Any:
         value: the value.
         where: what it is, for the warning.
         copy: tensors get memory of their own even where they are on the CPU already.
+        sharded: keep sharded tensors as they are, where they are.
+
+    Raises:
+        RuntimeError: a sharded tensor, without ``sharded``.
     """
     if value is None or type(value) in _PLAIN_TYPES:
         return value
@@ -207,14 +222,26 @@ def plain(value: Any, where: str, *, copy: bool = False) -> Any:
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=copy)
+        if not is_sharded_tensor(value):
+            return value.detach().to("cpu", copy=copy)
+        if not sharded:
+            raise RuntimeError(
+                f"{where} is sharded over ranks, and this would save one share: use "
+                "cv.runner.save_sharded_checkpoint on all ranks, and merge_sharded_checkpoint for one file"
+            )
+        return value.detach()
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         return torch.from_numpy(np.array(value))
     if isinstance(value, Mapping):
-        items = ((plain_key(key), plain(item, f"{where}[{key!r}]", copy=copy)) for key, item in value.items())
+        items = (
+            (plain_key(key), plain(item, f"{where}[{key!r}]", copy=copy, sharded=sharded))
+            for key, item in value.items()
+        )
         return OrderedDict(items) if isinstance(value, OrderedDict) else dict(items)
     if isinstance(value, (list, tuple)):
-        items_list = [plain(item, f"{where}[{i}]", copy=copy) for i, item in enumerate(value)]
+        items_list = [
+            plain(item, f"{where}[{i}]", copy=copy, sharded=sharded) for i, item in enumerate(value)
+        ]
         return tuple(items_list) if isinstance(value, tuple) else items_list
     if isinstance(value, (set, frozenset)):
         return {plain(item, where) for item in value}
@@ -251,6 +278,24 @@ def link_latest(out_dir: str, filename: str, link_name: str = "latest.pth") -> N
                 copy.write(chunk)
         return
     temporary.replace(link)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, if it is there: a file, or the folder of a sharded one."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    path.joinpath("checkpoint.pth").unlink(missing_ok=True)  # from here on it is none
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove what a killed process left of unfinished checkpoints in a folder."""
+    for file in folder.glob(".*.pth.*.tmp"):
+        file.unlink(missing_ok=True)
+    for path in folder.glob("*.pth"):  # see cv.runner.sharded_checkpoint
+        if path.is_dir() and not path.joinpath("checkpoint.pth").exists() and any(path.glob("shards-*")):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_to_pavi(checkpoint: dict[str, Any], filename: str) -> None:

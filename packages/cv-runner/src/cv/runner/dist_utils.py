@@ -11,6 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import torch
 from torch import distributed as dist
 
+from cv.cnn.checkpoint.dtensor import is_sharded_tensor
 from cv.utils.dist import get_dist_info
 
 __all__ = [
@@ -110,29 +111,63 @@ def master_only(func: Callable[_P, _R]) -> Callable[_P, _R | None]:
     return wrapper
 
 
+def check_even(data_loader: Any, otherwise: str) -> None:
+    """Raise where ranks would wait for each other for ever, having different numbers of batches.
+
+    Loaders that do not know their length are trusted. All ranks call this.
+
+    Args:
+        data_loader: this rank's.
+        otherwise: what goes wrong, for the message.
+
+    Raises:
+        ValueError: on all ranks, if the numbers differ.
+    """
+    if get_dist_info()[1] < 2:
+        return
+    try:
+        length = len(data_loader)
+    except TypeError:  # an iterable dataset
+        length = None
+    lengths: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(lengths, length)
+    if len({each for each in lengths if each is not None}) > 1:
+        listed = ", ".join(f"rank {rank}: {each}" for rank, each in enumerate(lengths))
+        raise ValueError(
+            f"{otherwise} with different numbers of batches on the ranks ({listed}); "
+            "DistributedSampler gives all ranks the same number"
+        )
+
+
 def allreduce_params(params: Iterable[torch.Tensor], coalesce: bool = True, bucket_size_mb: int = -1) -> None:
     """Average parameters or buffers over all ranks, in place.
 
     Args:
         params: parameters or buffers of a model; the same on every rank. Integer ones are averaged too
-            and rounded down.
+            and rounded down; those sharded over ranks are left out.
         coalesce: exchange many tensors at once.
         bucket_size_mb: most megabytes to exchange at once; no limit where it is not positive.
     """
     if get_dist_info()[1] > 1:
-        _allreduce_mean([param.detach() for param in params], coalesce, bucket_size_mb)
+        whole = [param.detach() for param in params if not is_sharded_tensor(param)]
+        _allreduce_mean(whole, coalesce, bucket_size_mb)
 
 
 def allreduce_grads(params: Iterable[torch.Tensor], coalesce: bool = True, bucket_size_mb: int = -1) -> None:
     """Average gradients over all ranks, in place.
 
     Args:
-        params: parameters of a model; those without a gradient are left out.
+        params: parameters of a model; those without a gradient are left out, and those sharded over
+            ranks, whose gradients are averages already.
         coalesce: exchange many tensors at once.
         bucket_size_mb: most megabytes to exchange at once; no limit where it is not positive.
     """
     if get_dist_info()[1] > 1:
-        grads = [p.grad.detach() for p in params if p.requires_grad and p.grad is not None]
+        grads = [
+            p.grad.detach()
+            for p in params
+            if p.requires_grad and p.grad is not None and not is_sharded_tensor(p.grad)
+        ]
         _allreduce_mean(grads, coalesce, bucket_size_mb)
 
 

@@ -12,6 +12,7 @@ import torch
 from cv.runner.base_runner import BaseRunner, Workflow, check_workflow
 from cv.runner.builder import RUNNERS
 from cv.runner.data_position import DataPass
+from cv.runner.dist_utils import check_even
 from cv.runner.rng import capture_rng
 from cv.runner.utils import get_host_info
 
@@ -39,6 +40,8 @@ class EpochBasedRunner(BaseRunner):
         self.mode = "train"
         self.data_loader = data_loader
         self._max_iters = self._max_epochs * len(data_loader) if self._max_epochs is not None else None
+        if self._world_size > 1:
+            check_even(data_loader, "an epoch cannot be trained")
         position = self._take_resumed("data")
         if position is None:
             self._inner_iter = 0

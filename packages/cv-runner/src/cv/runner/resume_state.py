@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
+from cv.cnn.checkpoint.dtensor import is_sharded_tensor, mesh_of, shard_like
 from cv.runner.checkpoint import build_checkpoint, link_latest, plain, write_checkpoint
 from cv.runner.checkpoint_writer import ForegroundWriter
 from cv.runner.hook_registration import HookRegistration
@@ -61,6 +63,11 @@ class ResumeState(HookRegistration):
         self.writer = ForegroundWriter()
 
     # ------------------------------------------------------------------------------------- saving
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the model's parameters are sharded over ranks: then all ranks save, together."""
+        return mesh_of(self.model) is not None
 
     def _data_position(self) -> Any:
         """Where in the data this rank is; None at the beginning of an epoch."""
@@ -142,12 +149,13 @@ class ResumeState(HookRegistration):
             hook.before_save(self)  # type: ignore[arg-type] # self is the runner
         try:
             optimizer = self.optimizer if save_optimizer else None
-            copy = self.writer.needs_copy
-            checkpoint = build_checkpoint(self.model, optimizer, full_meta, copy=copy)
+            copy, sharded = self.writer.needs_copy, self.sharded
+            checkpoint = build_checkpoint(self.model, optimizer, full_meta, copy=copy, sharded=sharded)
             if save_optimizer:
-                checkpoint["resume"] = plain(self._resume_section(), "resume", copy=copy)
+                checkpoint["resume"] = plain(self._resume_section(), "resume", copy=copy, sharded=sharded)
+            write = _write_sharded if sharded else _write
             # Before the hooks take their weights back: without a copy, the tensors are the model's own.
-            self.writer.save(lambda: _write(checkpoint, out_dir, filename, link=create_symlink))
+            self.writer.save(lambda: write(checkpoint, out_dir, filename, link=create_symlink))
         finally:
             for hook in reversed(hooks):
                 hook.after_save(self)  # type: ignore[arg-type]
@@ -192,10 +200,10 @@ class ResumeState(HookRegistration):
 
     def _resume_optimizers(self, states: Any) -> None:
         if isinstance(self.optimizer, Optimizer):
-            self.optimizer.load_state_dict(states)
+            _load_optimizer(self.optimizer, states)
         elif isinstance(self.optimizer, dict):
             for name, optimizer in self.optimizer.items():
-                optimizer.load_state_dict(states[name])
+                _load_optimizer(optimizer, states[name])
         else:
             raise TypeError(
                 "optimizer must be an Optimizer or a dict of them to resume, "
@@ -301,10 +309,31 @@ class ResumeState(HookRegistration):
         return [] if self.optimizer is None else [self.optimizer]
 
 
+def _load_optimizer(optimizer: Optimizer, states: dict[str, Any]) -> None:
+    optimizer.load_state_dict(states)
+    for parameter, state in optimizer.state.items():
+        if not is_sharded_tensor(parameter):
+            continue
+        for key, value in state.items():  # of a file with whole tensors: this rank's share
+            whole = isinstance(value, torch.Tensor) and not is_sharded_tensor(value)
+            if whole and value.shape == parameter.shape:
+                state[key] = shard_like(value, parameter)
+
+
 def _write(checkpoint: dict[str, Any], out_dir: str, filename: str, *, link: bool) -> None:
     separator = "" if out_dir.endswith("/") else "/"
     write_checkpoint(checkpoint, f"{out_dir}{separator}{filename}")
     if link and "://" not in out_dir:
+        link_latest(out_dir, filename)
+
+
+def _write_sharded(checkpoint: dict[str, Any], out_dir: str, filename: str, *, link: bool) -> None:
+    from cv.runner.sharded_checkpoint import write_sharded
+
+    if "://" in out_dir:
+        raise ValueError(f"a sharded model is saved to a folder that all ranks see, got out_dir={out_dir!r}")
+    write_sharded(checkpoint, Path(out_dir, filename))
+    if link and dist.get_rank() == 0:
         link_latest(out_dir, filename)
 
 

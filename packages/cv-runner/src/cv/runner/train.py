@@ -4,8 +4,15 @@ The config has the keys that projects for mmcv 1.x use: ``model``, ``data`` (``s
 ``workers_per_gpu``, ``train``, ``val``, ``test``), ``optimizer``, ``optimizer_config``, ``lr_config``,
 ``momentum_config``, ``checkpoint_config``, ``log_config``, ``custom_hooks``, ``evaluation``, ``runner`` (or
 ``total_epochs``), ``workflow``, ``fp16``, ``seed``, ``deterministic``, ``work_dir``, ``load_from``,
-``resume_from``, ``find_unused_parameters``. Models are built from ``cv.cnn.MODELS``, datasets from
-:data:`DATASETS`; ``custom_imports`` names the modules that register them.
+``resume_from``, ``find_unused_parameters``, ``log_level`` (of the log; a name such as ``'INFO'``). Models
+are built from ``cv.cnn.MODELS``, datasets from :data:`DATASETS`; ``custom_imports`` names the modules that
+register them.
+
+How ranks share the work is ``parallel``: by default, every rank has the whole model
+(:class:`~cv.parallel.MMDistributedDataParallel`). ``parallel=dict(type='FSDP', wrap=['Bottleneck'])`` shards
+it over them (:class:`~cv.parallel.MMFullyShardedDataParallel`, whose arguments are the other keys);
+checkpoints are then folders that all ranks write. A single process without a launcher trains the same config
+with the whole model.
 """
 
 from __future__ import annotations
@@ -17,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from cv.cnn import MODELS, build_model_from_cfg
 from cv.engine import multi_gpu_test, single_gpu_test
-from cv.parallel import MMDataParallel, MMDistributedDataParallel, collate
+from cv.parallel import MMDataParallel, MMDistributedDataParallel, MMFullyShardedDataParallel, collate
 from cv.runner.builder import build_runner
 from cv.runner.checkpoint import load_checkpoint
 from cv.runner.dist_utils import get_dist_info
@@ -56,10 +64,11 @@ def train_from_config(cfg: Config, *, resume: str | None = None, amp: bool = Fal
     seed = cfg.get("seed", 0)
     set_random_seed(seed, deterministic=cfg.get("deterministic", False))
     model = build_model(cfg)
+    wrapped = wrap_model(model, cfg)  # before the optimizer is built: sharding makes other parameters
     runner = build_runner(
         cfg.get("runner") or {"type": "EpochBasedRunner", "max_epochs": cfg.total_epochs},
         {
-            "model": wrap_model(model, cfg),
+            "model": wrapped,
             "optimizer": build_optimizer(model, cfg.optimizer),
             "work_dir": cfg.work_dir,
             "logger": logger,
@@ -142,12 +151,20 @@ def build_model(cfg: Config) -> nn.Module:
 def wrap_model(model: nn.Module, cfg: Config) -> nn.Module:
     """The model as it is trained: over ranks where there are several, else on one device."""
     device = _device()
+    parallel = dict(cfg.get("parallel") or {"type": "DDP"})
+    kind = parallel.pop("type", None)
+    if kind not in ("DDP", "FSDP"):
+        raise ValueError(f"parallel must have the type 'DDP' or 'FSDP', got {kind!r}")
+    if kind == "FSDP" and dist.is_initialized():
+        return MMFullyShardedDataParallel(model, **parallel)
     if get_dist_info()[1] > 1:
         ids = [device.index] if device.type == "cuda" else None
-        find_unused = cfg.get("find_unused_parameters", False)
-        return MMDistributedDataParallel(
-            model, device_ids=ids, broadcast_buffers=False, find_unused_parameters=find_unused
-        )
+        options = {
+            "broadcast_buffers": False,
+            "find_unused_parameters": cfg.get("find_unused_parameters", False),
+            **parallel,
+        }
+        return MMDistributedDataParallel(model, device_ids=ids, **options)
     return MMDataParallel(model, device_ids=[device.index if device.type == "cuda" else -1])
 
 

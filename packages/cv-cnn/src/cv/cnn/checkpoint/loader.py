@@ -132,8 +132,13 @@ def _origin(loader: Loader) -> str:
 
 @CheckpointLoader.register_scheme(prefixes="")
 def load_from_local(filename: str, map_location: Any = None, *, trust: bool = False) -> Any:
-    """Load a local file; ``~`` is the home directory."""
-    return read_checkpoint(Path(filename).expanduser(), map_location, trust=trust)
+    """Load a local file, or the folder of a sharded checkpoint; ``~`` is the home directory."""
+    path = Path(filename).expanduser()
+    if path.is_dir():
+        from cv.cnn.checkpoint.sharded import read_sharded_checkpoint
+
+        return read_sharded_checkpoint(path, trust=trust)
+    return read_checkpoint(path, map_location, trust=trust)
 
 
 @CheckpointLoader.register_scheme(prefixes=("http://", "https://"))

@@ -8,9 +8,11 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
-from cv.cnn.module_wrapper import is_module_wrapper
+from cv.cnn.checkpoint.dtensor import is_sharded_tensor, shard_like
+from cv.cnn.module_wrapper import unwrap
 from cv.utils.dist import get_dist_info
 
 __all__ = ["load_state_dict", "revise_keys_of", "select_prefix", "state_dict_of"]
@@ -124,9 +126,9 @@ def _load_into(
     metadata: Mapping[str, Any],
     problems: tuple[list[str], list[str], list[str]],
 ) -> None:
-    if is_module_wrapper(module):
-        module = module.module  # type: ignore[assignment]
+    module = unwrap(module)
     missing, unexpected, mismatched = problems
+    _shard_entries(module, entries, prefix)
     # All entries, not only those below the prefix: an upgrade may rename one from beside it.
     module._load_from_state_dict(
         entries, prefix, metadata.get(prefix[:-1], {}), True, missing, unexpected, mismatched
@@ -138,6 +140,20 @@ def _load_into(
         incompatible = nn.modules.module._IncompatibleKeys(missing, unexpected)
         for hook in module._load_state_dict_post_hooks.values():
             hook(module, incompatible)
+
+
+def _shard_entries(module: nn.Module, entries: OrderedDict[str, Any], prefix: str) -> None:
+    """Whole tensors for sharded parameters become this rank's shares; what fits not, the loading reports."""
+    for name, own in (*module._parameters.items(), *module._buffers.items()):
+        value = entries.get(prefix + name)
+        if (
+            is_sharded_tensor(own)
+            and isinstance(value, torch.Tensor)
+            and not is_sharded_tensor(value)
+            and own is not None
+            and value.shape == own.shape
+        ):
+            entries[prefix + name] = shard_like(value, own)
 
 
 def _report(unexpected: list[str], missing: list[str], mismatched: list[str]) -> str:

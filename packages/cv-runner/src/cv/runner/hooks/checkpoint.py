@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cv.runner.checkpoint import remove_checkpoint, remove_left_overs
 from cv.runner.checkpoint_writer import BackgroundWriter, ForegroundWriter
 from cv.runner.dist_utils import allreduce_params
 from cv.runner.hooks.hook import HOOKS, Hook
@@ -19,6 +20,7 @@ class CheckpointHook(Hook):
     """Saves checkpoints periodically.
 
     Register it on all ranks: the first one writes, the others contribute the states of their generators.
+    A model that is sharded over ranks is saved by all of them, as a folder of the file's name.
     With this hook a run also saves when it gets SIGTERM or Ctrl-C, and ends.
 
     Args:
@@ -33,7 +35,7 @@ class CheckpointHook(Hook):
             the error and goes on training; the last save of a run raises in any case. ``'raise'`` ends
             the run.
         background: write in a thread; training only waits for the copy to host memory, and for a former
-            save that is not finished.
+            save that is not finished. Not for sharded models.
         **kwargs: further arguments of the runner's ``save_checkpoint`` (``filename_tmpl``, ``meta``,
             ``create_symlink``).
 
@@ -73,9 +75,10 @@ class CheckpointHook(Hook):
         if not self.out_dir:
             self.out_dir = runner.work_dir
         if runner.rank == 0 and self.out_dir and "://" not in str(self.out_dir):
-            for left_over in Path(self.out_dir).glob(".*.pth.*.tmp"):
-                left_over.unlink(missing_ok=True)
+            remove_left_overs(Path(self.out_dir))
         if self.background:
+            if runner.sharded:
+                raise ValueError("CheckpointHook(background=True) does not work with a sharded model")
             writer = runner.writer = BackgroundWriter()
 
             def stop() -> None:
@@ -106,7 +109,7 @@ class CheckpointHook(Hook):
         """Save out of turn, between two iterations; the path of the checkpoint."""
         runner.gather_rank_states()
         name = f"iter_{runner.iter}.pth"
-        if runner.rank == 0:
+        if runner.rank == 0 or runner.sharded:
             self._save(runner, {**self.args, "filename_tmpl": name}, name)
             runner.writer.finish()
         return str(Path(str(self.out_dir), name))
@@ -115,7 +118,7 @@ class CheckpointHook(Hook):
         if self.sync_buffer:
             allreduce_params(runner.model.buffers())
         runner.gather_rank_states()
-        if runner.rank != 0:
+        if runner.rank != 0 and not runner.sharded:
             return
         template = self.args.get("filename_tmpl", "epoch_{}.pth" if self.by_epoch else "iter_{}.pth")
         number = runner.epoch + 1 if self.by_epoch else runner.iter + 1
@@ -132,7 +135,7 @@ class CheckpointHook(Hook):
                 return
         if last:
             runner.writer.finish()
-        if self.max_keep_ckpts > 0:
+        if self.max_keep_ckpts > 0 and runner.rank == 0:
             runner.writer.then(lambda: self._remove_old(template, number))
 
     def _save(self, runner: BaseRunner, args: dict[str, Any], name: str) -> None:
@@ -153,4 +156,4 @@ class CheckpointHook(Hook):
             if (match := pattern.fullmatch(path.name)) and int(match[1]) <= current
         )
         for _, path in numbered[: -self.max_keep_ckpts]:
-            path.unlink(missing_ok=True)
+            remove_checkpoint(path)

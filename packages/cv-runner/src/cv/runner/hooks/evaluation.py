@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from cv.runner.checkpoint import remove_checkpoint
 from cv.runner.hooks.hook import HOOKS, Hook
 from cv.runner.hooks.logger.base import LoggerHook
 from cv.utils import is_seq_of
@@ -223,11 +223,14 @@ class EvalHook(Hook):
         self._digest(runner, results)
 
     def _digest(self, runner: BaseRunner, results: list[Any]) -> None:
-        runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
-        key_score = self.evaluate(runner, results)
+        key_score = self._score(runner, results)
         # The value may be 0.0: an evaluation that found nothing returns None.
         if self.save_best and key_score is not None:
             self._save_ckpt(runner, key_score)
+
+    def _score(self, runner: BaseRunner, results: list[Any]) -> float | None:
+        runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
+        return self.evaluate(runner, results)
 
     def evaluate(self, runner: BaseRunner, results: list[Any]) -> float | None:
         """Evaluate the results and put the metrics into the log.
@@ -284,8 +287,8 @@ class EvalHook(Hook):
         runner.save_checkpoint(self.out_dir, filename_tmpl=name, create_symlink=False)
 
         def remove_former() -> None:
-            if former and former != path and Path(former).is_file():
-                os.remove(former)  # noqa: PTH107 - as given
+            if runner.rank == 0 and former and former != path and Path(former).exists():
+                remove_checkpoint(Path(former))
                 runner.logger.info("The previous best checkpoint %s was removed", former)
 
         runner.writer.then(remove_former)
@@ -369,7 +372,16 @@ class DistEvalHook(EvalHook):
         results = self.test_fn(runner.model, self.dataloader, tmpdir=tmpdir, gpu_collect=self.gpu_collect)
         if self.save_best:
             runner.gather_rank_states()
-        if runner.rank == 0:
+        if runner.sharded and self.save_best:  # all ranks save, so all must know
+            known: list[Any] = [None] * 3
+            if runner.rank == 0:
+                score = self._score(runner, results)
+                known = [score, self.key_indicator, self.rule]
+            dist.broadcast_object_list(known, src=0)
+            key_score, self.key_indicator, self.rule = known
+            if key_score is not None:
+                self._save_ckpt(runner, key_score)
+        elif runner.rank == 0:
             self._digest(runner, results)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
+from cv.cnn.checkpoint.dtensor import is_sharded_tensor, shard_like
 from cv.runner import validate
 from cv.runner.hooks.hook import HOOKS, Hook
 
@@ -71,6 +72,8 @@ class OptimizerHook(Hook):
             return
         norm = self.clip_grads(runner.model.parameters())
         if norm is not None:
+            if is_sharded_tensor(norm):
+                norm = norm.full_tensor()  # type: ignore[attr-defined] # a DTensor
             runner.log_buffer.update({"grad_norm": float(norm)}, _num_samples(runner))
 
 
@@ -140,7 +143,10 @@ class AccumulatedGradients:
         self._runner = runner
         for name, parameter in runner.model.named_parameters():
             if name in self._loaded:
-                parameter.grad = self._loaded[name].to(parameter.device)
+                grad = self._loaded[name]
+                if is_sharded_tensor(parameter) and not is_sharded_tensor(grad):
+                    grad = shard_like(grad, parameter)
+                parameter.grad = grad.to(parameter.device)
         self._loaded = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -172,6 +178,8 @@ def zero_grad(runner: BaseRunner) -> None:
 def log_unused_parameters(runner: BaseRunner, loss: torch.Tensor) -> None:
     """Log the parameters that the loss does not depend on; gradients stay as they are."""
     named = [(name, p) for name, p in runner.model.named_parameters() if p.requires_grad]
+    if any(is_sharded_tensor(parameter) for _, parameter in named):
+        raise ValueError("detect_anomalous_params does not work with a model that is sharded over ranks")
     grads: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
         loss, [p for _, p in named], retain_graph=True, allow_unused=True
     )
