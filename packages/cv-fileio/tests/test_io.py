@@ -170,6 +170,44 @@ def test_yaml_is_safe(text):
         fileio.loads(text, "yaml")
 
 
+def test_yaml_merge_keys_are_merged():
+    text = "a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc: {<<: [*a, *b], z: 5}\nd: {<<: *b, y: 6}\n"
+    loaded = fileio.loads(text, "yaml")
+    assert loaded["c"] == {"x": 1, "y": 2, "z": 5}
+    assert loaded["d"] == {"y": 6, "z": 4}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x0: &x0 {k: 1}\n" + "".join(f"x{i}: &x{i} {{<<: [*x{i - 1}, *x{i - 1}]}}\n" for i in range(1, 60)),
+        "a: &a {" + ", ".join(f"k{i}: 1" for i in range(2000)) + "}\nb:\n" + "- {<<: *a}\n" * 2000,
+        "a: &a {" + ", ".join(f"k{i}: 1" for i in range(2000)) + "}\nb: {<<: [" + "*a, " * 2000 + "]}",
+    ],
+    ids=["exponential", "mappings", "one mapping"],
+)
+def test_a_short_yaml_of_merge_keys_cannot_stand_for_a_huge_value(text):
+    with pytest.raises(ParseError, match=r"merge keys \(<<\) add up to more than 1000000 keys"):
+        fileio.loads(text, "yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000 + "]" * 100_000, "- " * 100_000 + "1", "{a: " * 3000 + "1" + "}" * 3000],
+    ids=["brackets", "dashes", "braces"],
+)
+def test_yaml_nested_too_deep(text):
+    with pytest.raises(ParseError, match="nested more than 2000 deep"):
+        fileio.loads(text, "yaml")
+
+
+def test_yaml_nested_deep_enough():
+    value = fileio.loads("[" * 2000 + "]" * 2000, "yaml")
+    for _ in range(1999):
+        (value,) = value
+    assert value == []
+
+
 def test_yaml_loader_may_be_named():
     assert fileio.loads("a: 1", "yaml", Loader=yaml.BaseLoader) == {"a": "1"}
 

@@ -10,12 +10,32 @@ import yaml
 
 from cv.fileio.errors import ParseError, decode_text
 
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MAX_MERGED_KEYS = 1_000_000  # a short text of "<<" keys can stand for any number of them
+MAX_DEPTH = 2000  # the C parser recurses, and crashes the process where the stack ends
+_BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class YamlParseError(ParseError, yaml.YAMLError):
     """Malformed YAML; also a ``yaml.YAMLError``."""
+
+
+class SafeLoader(_BaseLoader):  # type: ignore[misc]
+    """The safe loader, with a bound on what merge keys (``<<: *anchor``) may add up to."""
+
+    _depth = 0
+    _merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # Called for each mapping, and from in there for each mapping that is merged into it.
+        self._depth += 1
+        super().flatten_mapping(node)
+        self._depth -= 1
+        if self._depth:
+            self._merged += len(node.value)
+            if self._merged > MAX_MERGED_KEYS:
+                reason = f"merge keys (<<) add up to more than {MAX_MERGED_KEYS} keys"
+                raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
 
 
 class Dumper(_BaseDumper):  # type: ignore[misc]
@@ -53,6 +73,32 @@ Dumper.add_multi_representer(float, lambda dumper, data: dumper.represent_float(
 Dumper.add_multi_representer(PurePath, lambda dumper, data: dumper.represent_str(str(data)))
 
 
+def safe_load(text: str) -> Any:
+    """The one document in a text, as plain data.
+
+    Raises:
+        yaml.YAMLError: Malformed, tags that are no plain data, or nesting deeper than ``MAX_DEPTH``.
+    """
+    _check_depth(text)
+    return yaml.load(text, Loader=SafeLoader)
+
+
+def _check_depth(text: str) -> None:
+    # One level takes a bracket, or a column of a line: most texts need no closer look.
+    brackets = text.count("[") + text.count("{")
+    if brackets <= MAX_DEPTH and max(map(len, text.splitlines()), default=0) <= MAX_DEPTH:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                mark: Any = event.start_mark  # types-PyYAML has other marks for the C parser
+                raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
 def parse_yaml(data: str | bytes, *, filename: str | None = None, Loader: Any = None) -> Any:
     """Parse one YAML document; an empty one gives None.
 
@@ -63,7 +109,7 @@ def parse_yaml(data: str | bytes, *, filename: str | None = None, Loader: Any = 
     if isinstance(data, (bytes, bytearray, memoryview)):
         data = decode_text(bytes(data), "utf-8", filename)
     try:
-        return yaml.load(data, Loader=Loader or _SafeLoader)
+        return safe_load(data) if Loader is None else yaml.load(data, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         parts = [part for part in (error.context, error.problem) if part]

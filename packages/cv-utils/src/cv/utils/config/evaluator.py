@@ -35,7 +35,7 @@ class Evaluator(Expressions):
         """
         try:
             self._block(tree.body, in_loop=False)
-            self._check_is_data()
+            self.check_is_data()
         except RecursionError as error:
             raise self._refusal(None, "nesting this deep") from error
         return self.scope.variables
@@ -159,7 +159,7 @@ class Evaluator(Expressions):
 
     # The result
 
-    def _check_is_data(self) -> None:
+    def check_is_data(self) -> None:
         """The variables must be plain data of bounded size, shared parts counted wherever they occur."""
         for name, value in self.scope.variables.items():
             if type(value) not in _LEAVES and not is_dropped(name, value):

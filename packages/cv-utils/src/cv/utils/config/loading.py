@@ -16,6 +16,7 @@ from cv.utils.errors import CvDeprecationWarning
 from .budget import MAX_SOURCE_CHARS, Budget, LimitError
 from .errors import TRUST_HINT, ConfigError, UntrustedCodeError
 from .merge import merge
+from .plain import read_plain
 from .references import References, predefined_variables
 
 __all__ = ["BASE_KEY", "DEPRECATION_KEY", "Loader", "trust_from_environment"]
@@ -68,7 +69,7 @@ class Loader:
             UntrustedCodeError: A ``.py`` file that is more than data.
         """
         # Absolute without "..", as cfg.text shows it; symbolic links are kept: bases are beside the link.
-        path = Path(os.path.abspath(Path(filename).expanduser()))  # noqa: PTH100
+        path = Path(os.path.abspath(os.path.expanduser(filename)))  # noqa: PTH100, PTH111
         self._enter(path)
         try:
             source = self._read(path)
@@ -106,14 +107,18 @@ class Loader:
         return merge(config, base), texts
 
     def _parse_python(self, source: str, references: References, path: Path, bases: _Bases) -> Tree:
-        from .evaluator import Evaluator, is_dropped
-        from .reference_tree import REFERENCE_FUNCTION, fill_tree
-
         if not self.trust and len(source) > MAX_SOURCE_CHARS:
             reason = f"the file has more than {MAX_SOURCE_CHARS} characters"
             raise UntrustedCodeError(reason, filename=str(path), hint=TRUST_HINT)
-        tree = _parse_syntax(references.text, source, path)
         variables: Tree = {"__file__": str(path), "__name__": path.stem}
+        if not self.trust and not references:
+            plain = self._read_plain(source, path, variables)
+            if plain is not None:
+                return plain
+        from .evaluator import Evaluator, is_dropped
+        from .reference_tree import REFERENCE_FUNCTION, fill_tree
+
+        tree = _parse_syntax(references.text, source, path)
         reference: Callable[[str, int], Any] | None = None
         if references:
             tree = fill_tree(tree, references)
@@ -131,9 +136,20 @@ class Loader:
             Evaluator(str(path), source, self._budget, variables, reference).run(tree)
         return {name: value for name, value in variables.items() if not is_dropped(name, value)}
 
+    def _read_plain(self, source: str, path: Path, variables: Tree) -> Tree | None:
+        plain = read_plain(source, variables, self._budget)
+        if plain is None:
+            return None
+        values, shares = plain
+        if shares:  # a short text can stand for a very large value
+            from .evaluator import Evaluator
+
+            Evaluator(str(path), source, self._budget, values).check_is_data()
+        return {name: value for name, value in values.items() if name[:2] != "__"}
+
     def _check_file(self, path: Path) -> FileId:
         try:
-            status = path.stat()
+            status = os.stat(path)  # noqa: PTH116
         except (FileNotFoundError, NotADirectoryError):
             reason = f"{self._named_by()}there is no config file {str(path)!r}"
             raise FileNotFoundError(reason) from None
@@ -167,7 +183,8 @@ class Loader:
 
     def _read(self, path: Path) -> str:
         try:
-            return path.read_text(encoding="utf-8")
+            with open(path, encoding="utf-8") as file:  # noqa: PTH123
+                return file.read()
         except UnicodeDecodeError as error:
             raise ConfigError(f"the file is not UTF-8 text: {error}", filename=str(path)) from error
 
@@ -214,7 +231,7 @@ class _Bases:
         texts = []
         origin: dict[Any, str] = {}
         for name in names:
-            config, text = self._loader.load(self._path.parent / Path(name).expanduser())
+            config, text = self._loader.load(self._path.parent / os.path.expanduser(name))  # noqa: PTH111
             duplicates = merged.keys() & config.keys()
             if duplicates:
                 key = min(duplicates, key=str)
@@ -268,8 +285,10 @@ def _parse_data(source: str, references: References, path: Path) -> Any:
             return json.loads(references.quote_in_json() if references else references.text)
         import yaml
 
+        from cv.fileio.handlers._yaml import safe_load
+
         try:
-            config = yaml.load(references.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            config = safe_load(references.text)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             lineno = mark.line + 1 if mark else None
