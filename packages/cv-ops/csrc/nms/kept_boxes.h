@@ -123,11 +123,31 @@ class KeptTree {
   // i: the index of `b` in `all`.
   void keep(int64_t i, const Box<A>& b) {
     int64_t slot = slot_[i];
-    levels_[0].set(slot, b);
+    levels_[0].widen(slot, b);  // from the empty box
     for (size_t level = 1; level < levels_.size(); ++level) levels_[level].widen(slot /= kLanes, b);
   }
 
   bool suppresses(const Box<A>& b) const {
+    return any_group(b, [&](int64_t first) { return any_suppresses(levels_[0], first, b, offset_, threshold_); });
+  }
+
+  // The same question where boxes are only bounds of other shapes (with those shapes' areas): asks
+  // `decide(i)` about each kept box i whose IoU with `b` may exceed the threshold, until it says yes.
+  template <typename Decide>
+  bool any_near(const Box<A>& b, Decide&& decide) const {
+    return any_group(b, [&](int64_t first) {
+      for (uint32_t mask = may_suppress(levels_[0], first, b, offset_, low_threshold_); mask != 0; mask &= mask - 1)
+        if (decide(order_[first + __builtin_ctz(mask)])) return true;
+      return false;
+    });
+  }
+
+ private:
+  static constexpr int kMaxLevels = 8;  // 16^8 slots, more than 32-bit indices can name
+
+  // Whether `leaf(first)` holds for one of the groups of 16 slots that may suppress `b`.
+  template <typename Leaf>
+  bool any_group(const Box<A>& b, Leaf&& leaf) const {
     struct Group {
       int32_t level;
       int64_t first;
@@ -138,7 +158,7 @@ class KeptTree {
     while (depth > 0) {
       const Group g = stack[--depth];
       if (g.level == 0) {
-        if (any_suppresses(levels_[0], g.first, b, offset_, threshold_)) return true;
+        if (leaf(g.first)) return true;
         continue;
       }
       for (uint32_t mask = may_suppress(levels_[g.level], g.first, b, offset_, low_threshold_); mask != 0; mask &= mask - 1)
@@ -146,9 +166,6 @@ class KeptTree {
     }
     return false;
   }
-
- private:
-  static constexpr int kMaxLevels = 8;  // 16^8 slots, more than 32-bit indices can name
 
   void place_by_morton_order(const Boxes<A>& all, int64_t n) {
     constexpr A inf = std::numeric_limits<A>::infinity();

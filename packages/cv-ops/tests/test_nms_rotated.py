@@ -1,0 +1,269 @@
+"""nms_rotated against a greedy loop over overlaps by shapely."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cv.ops import batched_nms, box_iou_rotated, nms, nms_rotated
+from cv.ops._load import available_cpu_isas, forced_cpu_isa
+from cv_testing.ops import DEVICES, DTYPES, check_cpu_equals_cuda, check_cuda_stream, check_operator
+from cv_testing.rotated import exact_overlaps, random_rotated_boxes
+
+OP = torch.ops.cv.nms_rotated.default
+
+
+def greedy(overlaps: np.ndarray, scores: Tensor, threshold: float, labels: Tensor | None = None) -> list[int]:
+    kept: list[int] = []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        rivals = [k for k in kept if labels is None or labels[k] == labels[i]]
+        if not (overlaps[rivals, i] > threshold).any():
+            kept.append(i)
+    return kept
+
+
+def boxes_and_scores(
+    n: int, *, span: float = 10.0, size: float = 8.0, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(1000 + seed)
+    return random_rotated_boxes(n, span=span, size=size, seed=seed), torch.rand(
+        n, generator=g, dtype=torch.float64
+    )
+
+
+class TestGreedy:
+    @pytest.mark.parametrize("device", DEVICES)
+    @pytest.mark.parametrize(("n", "span"), [(1, 1), (2, 1), (15, 5), (17, 5), (150, 20), (250, 40)])
+    def test_against_shapely(self, device: str, n: int, span: float) -> None:
+        boxes, scores = boxes_and_scores(n, span=span, seed=n)
+        overlaps = exact_overlaps(boxes, boxes)
+        for threshold in (0.0, 0.1, 0.5):
+            dets, inds = nms_rotated(boxes.to(device), scores.to(device), threshold)
+            assert inds.tolist() == greedy(overlaps, scores, threshold), threshold
+            torch.testing.assert_close(
+                dets.cpu(), torch.cat([boxes, scores[:, None]], 1)[inds.cpu()], rtol=0, atol=0
+            )
+
+    @pytest.mark.parametrize("device", DEVICES)
+    @pytest.mark.parametrize(("n", "span"), [(3000, 100), (3000, 10), (6000, 600)])
+    def test_against_our_overlaps_where_shapely_is_slow(self, device: str, n: int, span: float) -> None:
+        boxes, scores = boxes_and_scores(n, span=span, seed=n)
+        overlaps = box_iou_rotated(boxes, boxes).numpy()
+        _, inds = nms_rotated(boxes.to(device), scores.to(device), 0.3)
+        alive, kept = np.ones(n, bool), []
+        for i in scores.argsort(descending=True, stable=True).tolist():
+            if alive[i]:
+                kept.append(i)
+                alive &= ~(overlaps[i] > 0.3)
+        assert inds.tolist() == kept
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(-4, 4), st.integers(-4, 4), st.integers(0, 6), st.integers(0, 6),
+                st.integers(-8, 8), st.integers(0, 3), st.integers(0, 2),
+            ),
+            min_size=1,
+            max_size=15,
+        ),
+        st.sampled_from([0.0, 0.13, 0.31, 0.57, 0.83]),
+    )  # fmt: skip
+    def test_any_boxes_on_a_grid(self, rows: list[tuple[int, ...]], threshold: float) -> None:
+        """Identical, touching and empty boxes, equal scores."""
+        table = torch.tensor(rows, dtype=torch.float64)
+        boxes, scores, labels = (
+            table[:, :5] * torch.tensor([1, 1, 1, 1, math.pi / 4]),
+            table[:, 5],
+            table[:, 6],
+        )
+        solid = (boxes[:, 2:4] > 0).all(1).numpy()
+        overlaps = np.zeros((len(rows), len(rows)))
+        overlaps[np.ix_(solid, solid)] = exact_overlaps(boxes[solid], boxes[solid])
+        overlaps[overlaps < 1e-12] = 0  # shapely's rounding where boxes touch, at threshold 0
+        if threshold == 0:
+            threshold = 1e-9  # and ours
+        assert nms_rotated(boxes, scores, threshold)[1].tolist() == greedy(overlaps, scores, threshold)
+        labelled = nms_rotated(boxes, scores, threshold, labels.long())[1]
+        assert labelled.tolist() == greedy(overlaps, scores, threshold, labels)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_dtypes(self, dtype: torch.dtype) -> None:
+        boxes, scores = (t.to(dtype) for t in boxes_and_scores(60, span=20))
+        dets, inds = nms_rotated(boxes, scores, 0.3)
+        assert dets.dtype == dtype
+        overlaps = exact_overlaps(boxes.double(), boxes.double())
+        assert inds.tolist() == greedy(overlaps, scores.double(), 0.3)
+
+    def test_without_rotation_it_is_nms(self) -> None:
+        boxes, scores = boxes_and_scores(2000, span=100, size=20)
+        boxes[:, 4] = 0
+        corners = torch.cat([boxes[:, :2] - boxes[:, 2:4] / 2, boxes[:, :2] + boxes[:, 2:4] / 2], 1)
+        assert torch.equal(nms_rotated(boxes, scores, 0.5)[1], nms(corners, scores, 0.5)[1])
+
+
+class TestOptions:
+    @pytest.mark.parametrize("device", DEVICES)
+    @pytest.mark.parametrize("n", [40, 5000])
+    def test_labels_keep_classes_apart(self, device: str, n: int) -> None:
+        boxes, scores = (t.to(device) for t in boxes_and_scores(n, span=n**0.5 * 2))
+        labels = torch.randint(0, 4, (n,), generator=torch.Generator().manual_seed(0)).to(device)
+        dets, inds = nms_rotated(boxes, scores, 0.2, labels)
+        expected = []
+        for label in range(4):
+            members = torch.nonzero(labels == label).flatten()
+            expected += members[nms_rotated(boxes[members], scores[members], 0.2)[1]].tolist()
+        assert sorted(inds.tolist()) == sorted(expected)
+        assert dets.shape == (len(expected), 6)
+        assert (dets[:-1, 5] >= dets[1:, 5]).all()
+        same = nms_rotated(boxes, scores, 0.2, torch.zeros(n, device=device))[1]
+        assert torch.equal(same, nms_rotated(boxes, scores, 0.2)[1])
+
+    def test_clockwise(self) -> None:
+        boxes, scores = boxes_and_scores(300, span=30)
+        turned = boxes * torch.tensor([1, 1, 1, 1, -1])
+        dets, inds = nms_rotated(boxes, scores, 0.2, clockwise=False)
+        assert torch.equal(inds, nms_rotated(turned, scores, 0.2)[1])
+        assert torch.equal(dets[:, :5], boxes[inds])
+        assert not torch.equal(inds, nms_rotated(boxes, scores, 0.2)[1])
+
+    def test_batched_nms_takes_it_by_name(self) -> None:
+        boxes, scores = boxes_and_scores(300, span=30)
+        labels = torch.randint(0, 3, (300,), generator=torch.Generator().manual_seed(0))
+        config = {"type": "nms_rotated", "iou_thr": 0.2, "split_thr": 10}
+        dets, keep = batched_nms(boxes, scores, labels, config)
+        expected, inds = nms_rotated(boxes, scores, 0.2, labels)
+        assert torch.equal(dets, expected)
+        assert torch.equal(keep, inds)
+        assert config == {"type": "nms_rotated", "iou_thr": 0.2, "split_thr": 10}
+        limited = batched_nms(
+            boxes, scores, labels, {**config, "max_num": 7, "score_threshold": 0.5}, class_agnostic=True
+        )[1]
+        full = nms_rotated(boxes, scores, 0.2)[1]
+        assert limited.tolist() == [i for i in full.tolist() if scores[i] > 0.5][:7]
+
+    def test_arrays_in_arrays_out(self) -> None:
+        boxes, scores = boxes_and_scores(50)
+        labels = torch.arange(50) % 2
+        expected = nms_rotated(boxes, scores, 0.2, labels)
+        dets, inds = nms_rotated(boxes.numpy(), scores.numpy(), 0.2, labels.numpy())
+        assert isinstance(dets, np.ndarray)
+        np.testing.assert_array_equal(dets, expected[0])
+        np.testing.assert_array_equal(inds, expected[1])
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_empty(self, device: str) -> None:
+        dets, inds = nms_rotated(torch.zeros(0, 5, device=device), torch.zeros(0, device=device), 0.5)
+        assert dets.shape == (0, 6)
+        assert inds.shape == (0,)
+        labels = torch.zeros(0, dtype=torch.int64, device=device)
+        dets, inds = nms_rotated(torch.zeros(0, 5, device=device), torch.zeros(0, device=device), 0.5, labels)
+        assert dets.shape == (0, 6)
+
+
+class TestOddBoxes:
+    @pytest.mark.parametrize("device", DEVICES)
+    @pytest.mark.parametrize("n", [0, 200])
+    def test_boxes_that_overlap_nothing_are_kept(self, device: str, n: int) -> None:
+        nan, inf = math.nan, math.inf
+        odd = torch.tensor(
+            [[nan, 0, 4, 4, 0], [0, 0, nan, 4, 0], [0, 0, 4, 4, nan], [0, 0, inf, 4, 0], [inf, 0, 4, 4, 0],
+             [0, 0, 4, 4, inf], [5, 5, 0, 4, 1], [5, 5, 4, -1, 1], [5, 5, -4, -4, 1]]
+        ).double()  # fmt: skip
+        boxes, scores = boxes_and_scores(n)
+        expected = nms_rotated(boxes, scores, 0.3)[1].tolist()
+        everything = torch.cat([boxes, odd, odd]).to(device)
+        all_scores = torch.cat([scores, torch.full((2 * len(odd),), 2.0).double()]).to(device)
+        inds = nms_rotated(everything, all_scores, 0.3)[1].tolist()
+        assert inds == [*range(n, n + 2 * len(odd)), *expected]
+
+    def test_nan_scores_rank_last_and_ties_go_to_the_lower_index(self) -> None:
+        boxes = torch.tensor([[0.0, 0, 4, 4, 0.5]]).repeat(4, 1)
+        assert nms_rotated(boxes, torch.tensor([math.nan, 0.5, 0.5, -1.0]), 0.5)[1].tolist() == [1]
+        boxes[0, 0] = 100
+        assert nms_rotated(boxes, torch.tensor([math.nan, 0.5, 0.5, -1.0]), 0.5)[1].tolist() == [1, 0]
+
+    def test_identical_boxes_leave_one(self) -> None:
+        boxes = random_rotated_boxes(1).repeat(1000, 1)
+        assert nms_rotated(boxes, torch.full((1000,), 0.5).double(), 0.99)[1].tolist() == [0]
+
+
+class TestContract:
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_operator(self, device: str) -> None:
+        boxes, scores = boxes_and_scores(10)
+        boxes.requires_grad_()
+        scores.requires_grad_()
+        check_operator(
+            lambda b, s: nms_rotated(b, s, 0.3),
+            (boxes, scores),
+            op=OP,
+            op_args=(boxes, scores, None, 0.3, 0.0, -1),
+            device=device,
+        )
+
+    def test_the_gradient_passes_through_the_other_direction_of_angles(self) -> None:
+        boxes, scores = boxes_and_scores(10)
+        boxes.requires_grad_()
+        dets, inds = nms_rotated(boxes, scores, 0.3, clockwise=False)
+        (grad,) = torch.autograd.grad(dets.sum(), boxes)
+        expected = torch.zeros(10, 5, dtype=torch.float64)
+        expected[inds] = 1
+        assert torch.equal(grad, expected)
+
+    def test_every_instruction_set_and_number_of_threads_gives_the_same_bits(self) -> None:
+        boxes, scores = boxes_and_scores(5000, span=100)
+        labels = torch.arange(5000) % 5
+        expected = nms_rotated(boxes, scores, 0.3, labels)[0]
+        for isa in available_cpu_isas():
+            with forced_cpu_isa(isa):
+                assert torch.equal(nms_rotated(boxes, scores, 0.3, labels)[0], expected)
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(3)
+            assert torch.equal(nms_rotated(boxes, scores, 0.3, labels)[0], expected)
+        finally:
+            torch.set_num_threads(before)
+
+    def test_cpu_equals_cuda(self) -> None:
+        boxes, scores = boxes_and_scores(4000, span=100)
+        check_cpu_equals_cuda(
+            lambda b, s: nms_rotated(b, s, 0.3), (boxes, scores), gradient=False, dtype=torch.float64
+        )
+        check_cuda_stream(lambda b, s: nms_rotated(b, s, 0.3), (boxes, scores))
+
+
+class TestErrors:
+    def test_messages_name_parameter_rule_and_value(self) -> None:
+        boxes, scores = boxes_and_scores(3)
+        with pytest.raises(ValueError, match=r"dets must have shape \(N, 5\), got \(3, 4\)"):
+            nms_rotated(boxes[:, :4], scores, 0.5)
+        with pytest.raises(ValueError, match=r"scores must have shape \(3,\) as dets has rows, got \(2,\)"):
+            nms_rotated(boxes, scores[:2], 0.5)
+        with pytest.raises(ValueError, match=r"labels must have shape \(3,\) as scores has, got \(2,\)"):
+            nms_rotated(boxes, scores, 0.5, torch.zeros(2))
+        with pytest.raises(ValueError, match=r"iou_threshold must not be negative, got -1"):
+            nms_rotated(boxes, scores, -1)
+        with pytest.raises(TypeError, match=r"dets and scores must be floating point, got torch\.int64"):
+            nms_rotated(boxes.long(), scores.long(), 0.5)
+        with pytest.raises(TypeError, match="dets and scores must both be tensors or both be arrays"):
+            nms_rotated(boxes, scores.numpy(), 0.5)  # type: ignore[call-overload]
+
+    def test_the_operator_below_checks_again(self) -> None:
+        boxes, scores = boxes_and_scores(3)
+        labels = torch.zeros(3, dtype=torch.int64)
+        for bad in (
+            (boxes[:, :4], scores, None),
+            (boxes, scores[:2], None),
+            (boxes, scores.float(), None),
+            (boxes, scores, labels[:2]),
+            (boxes, scores, labels.int()),
+        ):
+            with pytest.raises(RuntimeError, match="nms_rotated"):
+                OP(*bad, 0.5, 0.0, -1)
