@@ -64,4 +64,31 @@ CV_HD float fast_log1p_unit(float x) {
 }
 CV_HD double fast_log1p_unit(double x) { return ::log1p(x); }
 
+// For x >= 0. On the CPU, infinity counts as 2^128.
+CV_HD float fast_log1p(float x) {
+#if defined(__CUDA_ARCH__)
+  return ::log1pf(x);
+#else
+  // 1 + x = 2^k (1 + f) with 1 + f within sqrt(2) of 1. For k = 0, f is x itself, without its rounding in 1 + x.
+  const float u = 1.0f + x;
+  int32_t bits;
+  std::memcpy(&bits, &u, sizeof bits);
+  const int32_t k = (bits - 0x3f3504f3) >> 23, mantissa = bits - k * (1 << 23);
+  float m;
+  std::memcpy(&m, &mantissa, sizeof m);
+  const float f = k == 0 ? x : m - 1.0f;
+  const float s = f / (2.0f + f);  // log(1 + f) = 2 atanh(s), |s| < 0.172
+  const float q = s * s;
+  float p = 1.0f / 9;
+  p = p * q + 1.0f / 7;
+  p = p * q + 1.0f / 5;
+  p = p * q + 1.0f / 3;
+  p = p * q + 1.0f;
+  const float n = static_cast<float>(k);
+  const float result = n * 0.693145751953125f + (n * 1.42860677030e-6f + 2.0f * s * p);
+  return x != x ? x : result;
+#endif
+}
+CV_HD double fast_log1p(double x) { return ::log1p(x); }
+
 }  // namespace cv

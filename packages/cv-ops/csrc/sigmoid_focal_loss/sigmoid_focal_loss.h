@@ -12,6 +12,7 @@
 // log q = -softplus(z), so q^gamma = exp(-gamma softplus(z)): nothing overflows, and no clamp is needed
 // where p is 0 or 1 to float32.
 
+#include "../common/reduction.h"
 #include "../common/vmath.h"
 
 namespace cv::sigmoid_focal_loss {
@@ -48,13 +49,6 @@ template <bool kSquare, typename A>
 CV_HD A loss_derivative(A z, A a, A gamma) {
   const Terms<A> t = terms<kSquare>(z, gamma);
   return -a * t.q_gamma * (gamma * (A(1) - t.q) * t.s + t.q);
-}
-
-enum Reduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
-
-// Factor of the sum (or of its gradient). No rows: the mean is 0.
-inline double reduction_scale(int64_t reduction, int64_t rows) {
-  return reduction == kMean ? 1.0 / static_cast<double>(rows > 0 ? rows : 1) : 1.0;
 }
 
 }  // namespace cv::sigmoid_focal_loss

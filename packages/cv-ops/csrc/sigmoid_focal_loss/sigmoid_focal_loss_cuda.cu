@@ -5,12 +5,11 @@
 #include <cstdint>
 
 #include "../common/cuda_utils.cuh"
+#include "../common/reduction.cuh"
 #include "sigmoid_focal_loss_args.h"
 
 namespace cv::sigmoid_focal_loss {
 namespace {
-
-constexpr int kMaxSumBlocks = 1024;
 
 template <typename T>
 struct Args {
@@ -87,17 +86,6 @@ __global__ void derivatives_kernel(Args<T> p, const T* grad, bool elementwise, o
   }
 }
 
-template <typename A>
-__device__ A block_sum(A v) {
-  __shared__ A warps[32];
-  v = warp_sum(v);
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = v;
-  __syncthreads();
-  const int warp_count = blockDim.x / 32;
-  v = static_cast<int>(threadIdx.x) < warp_count ? warps[threadIdx.x] : A(0);
-  return threadIdx.x < 32 ? warp_sum(v) : A(0);
-}
-
 template <int V, typename T>
 __global__ void sum_kernel(Args<T> p, opmath_t<T>* partial) {
   using A = opmath_t<T>;
@@ -106,14 +94,6 @@ __global__ void sum_kernel(Args<T> p, opmath_t<T>* partial) {
     for_each_logit<false, V>(p, i * V, [&](int, A z, A a) { sum += any_loss(z, a, p.gamma); });
   sum = block_sum(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-}
-
-template <typename T>
-__global__ void finish_sum_kernel(const opmath_t<T>* partial, int count, double scale, T* out) {
-  double sum = 0;
-  for (int i = threadIdx.x; i < count; i += blockDim.x) sum += static_cast<double>(partial[i]);
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) *out = static_cast<T>(static_cast<opmath_t<T>>(sum * scale));
 }
 
 // f(integral_constant V): the widest access that all addresses and the count allow.

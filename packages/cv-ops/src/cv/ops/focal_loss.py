@@ -16,10 +16,12 @@ from ._registration import register
 
 Reduction = Literal["none", "mean", "sum"]
 
-_REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}  # the order of csrc/sigmoid_focal_loss/sigmoid_focal_loss.h
+_REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}  # the order of csrc/common/reduction.h
 
 _op = operator("sigmoid_focal_loss")
 _op_backward = operator("sigmoid_focal_loss_backward")
+_softmax_op = operator("softmax_focal_loss")
+_softmax_op_backward = operator("softmax_focal_loss_backward")
 
 
 def sigmoid_focal_loss(
@@ -53,6 +55,111 @@ def sigmoid_focal_loss(
         ValueError: A shape, the device of ``target``, ``gamma`` or ``reduction`` is wrong.
         TypeError: ``target`` is not of integers, or ``input`` is not floating point.
     """
+    arguments = _checked(input, target, gamma, alpha, weight, reduction)
+    loss: Tensor = _op(*arguments)
+    return loss
+
+
+def softmax_focal_loss(
+    input: Tensor,  # noqa: A002 - the documented name
+    target: Tensor,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Focal loss of one classifier with ``C`` exclusive classes.
+
+    With ``p`` the softmax probability of the label: ``-alpha (1 - p)^gamma log p``. Exact for finite logits of
+    any size: nothing is clamped, and ``1 - p`` keeps its digits where ``p`` is close to 1. A logit of
+    -infinity is a class that cannot be; a row with NaN or +infinity gives NaN.
+
+    Args:
+        input: ``(N, C)`` logits, floating point.
+        target: ``(N,)`` integer labels. A row whose label is outside ``[0, C)`` is ignored: its loss and
+            its gradient are 0.
+        gamma: How much less easy examples count; not negative.
+        alpha: Factor of every loss.
+        weight: ``(C,)``: the loss of a row is multiplied by the weight of its label.
+        reduction: ``"none"``: ``(N,)``; ``"sum"``; ``"mean"``: the sum divided by ``N``, ignored rows
+            included; 0 for no rows.
+
+    Returns:
+        The loss, in the dtype of ``input``.
+
+    Raises:
+        ValueError: A shape, the device of ``target``, ``gamma`` or ``reduction`` is wrong.
+        TypeError: ``target`` is not of integers, or ``input`` is not floating point.
+    """
+    arguments = _checked(input, target, gamma, alpha, weight, reduction)
+    loss: Tensor = _softmax_op(*arguments)[0]
+    return loss
+
+
+class _FocalLoss(nn.Module):
+    """What both layers hold.
+
+    Args:
+        gamma: How much less easy examples count.
+        alpha: Weight of the loss.
+        weight: ``(C,)`` or None; a buffer.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self, gamma: float, alpha: float, weight: Tensor | None = None, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.alpha = alpha
+        self.register_buffer("weight", weight)
+        self.reduction = reduction
+
+    def extra_repr(self) -> str:
+        return f"gamma={self.gamma}, alpha={self.alpha}, reduction={self.reduction}"
+
+
+class SigmoidFocalLoss(_FocalLoss):
+    """:func:`sigmoid_focal_loss` as a layer.
+
+    Args:
+        gamma: See :func:`sigmoid_focal_loss`.
+        alpha: See :func:`sigmoid_focal_loss`.
+        weight: ``(C,)`` or None; a buffer.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002 - the documented name
+        """The loss of ``(N, C)`` logits and ``(N,)`` labels."""
+        return sigmoid_focal_loss(input, target, self.gamma, self.alpha, self.weight, self.reduction)
+
+
+class SoftmaxFocalLoss(_FocalLoss):
+    """:func:`softmax_focal_loss` as a layer.
+
+    Args:
+        gamma: See :func:`softmax_focal_loss`.
+        alpha: See :func:`softmax_focal_loss`.
+        weight: ``(C,)`` or None; a buffer.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002 - the documented name
+        """The loss of ``(N, C)`` logits and ``(N,)`` labels."""
+        return softmax_focal_loss(input, target, self.gamma, self.alpha, self.weight, self.reduction)
+
+
+def _checked(
+    input: Tensor,  # noqa: A002
+    target: Tensor,
+    gamma: float,
+    alpha: float,
+    weight: Tensor | None,
+    reduction: Reduction,
+) -> tuple[Tensor, Tensor, Tensor | None, float, float, int]:
+    """The arguments of either operator."""
     if not input.is_floating_point():
         raise TypeError(f"input must be floating point, got {input.dtype}")
     if input.dim() != 2:
@@ -74,36 +181,7 @@ def sigmoid_focal_loss(
     code = _REDUCTIONS.get(reduction)
     if code is None:
         raise ValueError(f"reduction must be one of {list(_REDUCTIONS)}, got {reduction!r}")
-    loss: Tensor = _op(input, target, weight, gamma, alpha, code)
-    return loss
-
-
-class SigmoidFocalLoss(nn.Module):
-    """:func:`sigmoid_focal_loss` as a layer.
-
-    Args:
-        gamma: See :func:`sigmoid_focal_loss`.
-        alpha: See :func:`sigmoid_focal_loss`.
-        weight: ``(C,)`` or None; a buffer.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-    """
-
-    weight: Tensor | None
-
-    def __init__(
-        self, gamma: float, alpha: float, weight: Tensor | None = None, reduction: Reduction = "mean"
-    ) -> None:
-        super().__init__()
-        self.gamma = gamma
-        self.alpha = alpha
-        self.register_buffer("weight", weight)
-        self.reduction = reduction
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002 - the documented name
-        return sigmoid_focal_loss(input, target, self.gamma, self.alpha, self.weight, self.reduction)
-
-    def extra_repr(self) -> str:
-        return f"gamma={self.gamma}, alpha={self.alpha}, reduction={self.reduction}"
+    return input, target, weight, gamma, alpha, code
 
 
 def _fake(
@@ -138,5 +216,52 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _op_backward(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
 
 
+def _softmax_fake(
+    input: Tensor,  # noqa: A002
+    target: Tensor,
+    weight: Tensor | None,
+    gamma: float,
+    alpha: float,
+    reduction: int,
+) -> tuple[Tensor, Tensor]:
+    stats_dtype = torch.float64 if input.dtype is torch.float64 else torch.float32
+    loss = input.new_empty(input.shape[:1] if reduction == 0 else ())
+    return loss, input.new_empty((2, input.shape[0]), dtype=stats_dtype)
+
+
+def _softmax_fake_backward(
+    grad: Tensor,
+    input: Tensor,  # noqa: A002
+    target: Tensor,
+    weight: Tensor | None,
+    stats: Tensor,
+    gamma: float,
+    alpha: float,
+    reduction: int,
+) -> Tensor:
+    return input.new_empty(input.shape)
+
+
+def _softmax_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    logits, target, weight, *ctx.options = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(logits, target, weight, output[1])
+
+
+def _softmax_backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 6
+    return _softmax_op_backward(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
+
+
 register(_op, fake=_fake, setup_context=_setup_context, backward=_backward, autocast="float32")
 register(_op_backward, fake=_fake_backward)
+register(
+    _softmax_op,
+    fake=_softmax_fake,
+    setup_context=_softmax_setup_context,
+    backward=_softmax_backward,
+    autocast="float32",
+)
+register(_softmax_op_backward, fake=_softmax_fake_backward)
