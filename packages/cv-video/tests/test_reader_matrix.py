@@ -2,6 +2,7 @@
 
 import importlib.util
 import random
+import shutil
 
 import cv2
 import numpy as np
@@ -98,11 +99,7 @@ def test_both_decoders_give_the_same_pixels(video, name, backend):
 def test_a_jump_decodes_no_more_than_a_group_of_pictures(video, monkeypatch, name, group):
     """Through PyAV: packets that reach the decoder are counted; and the file is not opened again."""
     av = pytest.importorskip("av", reason="PyAV is not installed (pip install cv-video[av])")
-    from cv.video.decoders import pyav
-
-    decoded = []
-    decode = pyav._decode_packet
-    monkeypatch.setattr(pyav, "_decode_packet", lambda *args: decoded.append(args[1]) or decode(*args))
+    decoded = spy_on_decoding(monkeypatch)
     with VideoReader(video(name), cache_capacity=0, backend="av") as reader:
         count = len(reader)
         opened = []
@@ -111,9 +108,66 @@ def test_a_jump_decodes_no_more_than_a_group_of_pictures(video, monkeypatch, nam
             decoded.clear()
             assert number_of(reader[number]) == MATRIX[name][1][number]
             # The decoder's own delay: reordering, and one frame for each of its threads.
-            delay = 6 + reader._decoder._stream.codec_context.thread_count
+            delay = 6 + reader._decoder._cursor.stream.codec_context.thread_count
             assert len(decoded) <= group + delay
     assert opened == []
+
+
+def test_jumps_in_a_long_group_go_on_from_the_nearest_of_four_places(video, monkeypatch):
+    """Through PyAV. Each place is a decoder of its own, opened once; memory is bounded by their number."""
+    av = pytest.importorskip("av", reason="PyAV is not installed (pip install cv-video[av])")
+    decoded = spy_on_decoding(monkeypatch)
+    numbers = random.Random(0).choices(range(250), k=100)
+    with VideoReader(video("h264-gop250.mp4"), cache_capacity=0, backend="av") as reader:
+        count = len(reader)
+        threads = reader._decoder._cursor.stream.codec_context.thread_count
+        if threads > 16:
+            pytest.skip("the delay of so many threads hides what is measured")
+        opened = []
+        monkeypatch.setattr(av, "open", lambda *args, _open=av.open: opened.append(args) or _open(*args))
+        decoded.clear()
+        for number in numbers:
+            assert number_of(reader[number]) == number
+        assert 1 <= len(opened) <= 3
+        assert len(reader._decoder._cursors) <= 4
+        decoded_by_four, here = len(decoded), 0
+        # What one decoder has to decode at least: on from where it is, or from the key frame.
+        by_one = 0
+        for number in numbers:
+            begin = here if here <= number else number // 250 * 250
+            by_one += number + 1 - begin
+            here = number + 1
+        assert decoded_by_four < 0.75 * by_one
+        opened.clear()
+        for number in range(0, count, 9):
+            assert number_of(reader[number]) == number
+            assert number_of(reader[count - 1 - number]) == count - 1 - number
+        assert len(opened) <= 3
+
+
+def test_a_file_that_is_gone_is_still_read(video, tmp_path):
+    """What would be a further decoder is done without."""
+    pytest.importorskip("av", reason="PyAV is not installed (pip install cv-video[av])")
+    path = tmp_path / "gone.mp4"
+    shutil.copy(video("h264-gop250.mp4"), path)
+    with VideoReader(path, cache_capacity=0, backend="av") as reader:
+        assert len(reader) == 300
+        try:
+            path.unlink()
+        except PermissionError:
+            pytest.skip("this system does not remove files that are open")
+        for number in (240, 100, 200, 50, 250, 299):
+            assert number_of(reader[number]) == number
+
+
+def spy_on_decoding(monkeypatch):
+    """The places of the packets that reach a decoder of PyAV."""
+    from cv.video.decoders import pyav_cursor
+
+    decoded = []
+    decode = pyav_cursor.decode_packet
+    monkeypatch.setattr(pyav_cursor, "decode_packet", lambda *args: decoded.append(args[1]) or decode(*args))
+    return decoded
 
 
 def test_opencv_alone_is_not_frame_exact_here(video):

@@ -6,6 +6,10 @@ begin. To reach a frame, decoding starts at the last key frame that is not shown
 open group of pictures shows before its key frame belong to the group before. Frames on the way which no
 other frame refers to are skipped by the decoder.
 
+Where groups of pictures are long, up to four places in the file are kept with a decoder each, and the one
+nearest before the frame wanted goes on: half as many frames are decoded for jumps within a group, and two
+loops at once do not disturb each other.
+
 A frame is known by the place in the file of the packet it was decoded from: each packet is stamped with its
 place before it is decoded, and decoders hand that stamp through. The file's own time stamps would not do: AVI
 has none of display, and what is guessed for them depends on where decoding began.
@@ -16,23 +20,22 @@ beginning that cannot be decoded; damage) the whole video is decoded once and th
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import os
+from pathlib import Path
+from typing import Any
 
-import av
 import numpy as np
 
-from .base import Frame, FrameIndex, VideoError
+from .base import Frame, VideoError
+from .pyav_cursor import Cursor
+from .pyav_index import PacketIndex
 
-# Codecs whose packets are one shown frame each. (VP8 has packets without one.)
-_ONE_FRAME_A_PACKET = frozenset(
-    ("h264", "hevc", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1", "mpeg1video", "mpeg2video")
-) | frozenset(("mpeg4", "mjpeg", "png", "ffv1", "rawvideo"))
-# Containers that have no time stamps of display: what is reported are those of decoding.
-_WITHOUT_DISPLAY_TIMES = frozenset(["avi", "h264", "hevc", "m4v", "mpegvideo"])
 # Decoding this many frames is cheaper than a seek, whose buffers start empty.
 _READ_ON = 8
+# From a key frame this far before the frame wanted, another decoder is cheaper in the long run.
+_LONG_GROUP = 32
+_MOST_CURSORS = 4
+_MOST_CURSOR_BYTES = 2**28  # for the pictures that all decoders hold, about
 
 
 class PyAVDecoder:
@@ -40,50 +43,38 @@ class PyAVDecoder:
 
     def __init__(self, filename: str) -> None:
         self._filename = filename
-        try:
-            self._container: Any = av.open(filename)
-        except av.FFmpegError as error:
-            raise VideoError(f"{filename} is not a video that can be read: {error.strerror}") from error
-        if not self._container.streams.video:
-            self._container.close()
-            raise VideoError(f"{filename} is not a video that can be read: it has no video stream")
-        self._stream: Any = self._container.streams.video[0]
-        if getattr(self._stream, "codec_context", None) is None:
-            self._container.close()
-            raise VideoError(f"{filename} is not a video that can be read: no decoder for its codec")
-        self._stream.thread_type = "AUTO"
-        self.width, self.height = self._stream.width, self._stream.height
-        self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
-        self._index: FrameIndex | None = None  # of places
-        self._keys: list[_Key] = []
-        self._places: dict[int, int] = {}  # a packet's own time stamp -> its place in the file
-        self._target = -1  # number of the frame we are on the way to
-        self._position = 0
-        self._frames = self._decode(self._container.demux(self._stream))
-        first = next(self._frames, None)
-        self._pending: list[Any] = [] if first is None else [first]
+        self._index: PacketIndex | None = None
+        self._cursor = Cursor(filename)
+        self._cursors = [self._cursor]  # the one used last comes last
+        stream = self._cursor.stream
+        self.width, self.height = stream.width, stream.height
+        self.fps = float(stream.average_rate or stream.guessed_rate or 0)
+        held = self.width * self.height * 3 // 2 * (_threads(stream) + 6)
+        fit = _MOST_CURSOR_BYTES // max(held, 1)
+        self._most_cursors = min(max(fit, 1), _MOST_CURSORS) if Path(filename).is_file() else 1
+        first = self._cursor.peek()
         if first is not None and _quarter_turns(first) % 2:
             self.width, self.height = self.height, self.width
 
     @property
     def position(self) -> int:
         """Number of the frame that :meth:`read_next` gives."""
-        return self._position
+        return self._cursor.position
 
     def read_next(self) -> Any:
         """The next picture, or None at the end."""
-        return self._next()
+        return self._cursor.read()
 
     def read_at(self, index: int) -> Any:
         """Picture ``index``, or None if there is none."""
-        if not 0 <= index - self._position <= _READ_ON:
+        if not 0 <= index - self.position <= _READ_ON:
             if index >= self.count():
                 return None
             self._seek(index)
-        while self._position < index:
-            if self._next() is None:
+        while self.position < index:
+            if self._cursor.read() is None:
                 return None
-        frame = self._next()
+        frame = self._cursor.read()
         if frame is None or not self._is_frame(frame, index):
             return self._read_after_recount(index)
         return frame
@@ -98,202 +89,85 @@ class PyAVDecoder:
     def count(self) -> int:
         """The true number of frames."""
         if self._index is None:
-            self._build_index()
+            self._set_index(by_decoding=False)
         assert self._index is not None
         return len(self._index)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._frames = iter(())
-        self._pending = []
-        self._container.close()
+        for cursor in self._cursors:
+            cursor.close()
 
-    def _next(self) -> Any:
-        frame = self._pending.pop() if self._pending else next(self._frames, None)
-        if frame is not None:
-            self._position += 1
-        return frame
-
-    def _decode(self, packets: Iterator[Any], place: int = 0) -> Iterator[Any]:
-        """Decoded frames whose ``pts`` is the place of their packet, from the packet at ``place`` on.
-
-        A damaged packet is passed over, as every player does.
-        """
-        context = self._stream.codec_context
-        for packet in packets:
-            number = None if self._index is None else self._index.number(place)
-            skip = number is not None and number < self._target
-            context.skip_frame = "NONREF" if skip else "DEFAULT"
-            yield from _decode_packet(packet, place)
-            place += 1
-
-    def _restart(self) -> None:
-        """Begin again at the first frame, with fresh buffers."""
-        self._container.close()
-        self._container = av.open(self._filename)
-        self._stream = self._container.streams.video[0]
-        self._stream.thread_type = "AUTO"
-        self._pending, self._position, self._target = [], 0, -1
-        self._frames = self._decode(self._container.demux(self._stream))
-
-    def _seek(self, index: int) -> None:
-        """Place the decoder so that frame ``index`` comes next, or a frame before it."""
+    def _seek(self, number: int) -> None:
+        """Have a cursor placed so that this frame comes next, or a frame before it."""
         assert self._index is not None
-        here = self._position
-        if self._index.recognisable(index):
-            nearest = bisect_right(self._keys, index, key=lambda key: key.number) - 1
-            if here <= index and (nearest < 0 or self._keys[nearest].number <= here):
-                if self._advance(index):
-                    return
-                nearest -= 1
-            for key in self._keys[max(nearest - 2, 0) : nearest + 1][::-1]:
-                if self._start_at(key) and self._advance(index):
-                    return
-        elif here <= index:
+        if not self._index.frames.recognisable(number):
+            if self.position > number:
+                self._cursor.restart()
             return
-        self._restart()
+        keys = self._index.keys
+        nearest = self._index.nearest_key(number)
+        start = keys[nearest].number if nearest >= 0 else 0
+        in_group = [cursor for cursor in self._cursors if start <= cursor.position <= number]
+        if in_group:
+            self._use(max(in_group, key=lambda cursor: cursor.position))
+            if self._cursor.advance(number):
+                return
+            nearest -= 1
+        else:
+            self._use(self._spare_cursor(number - start))
+        for key in keys[max(nearest - 2, 0) : nearest + 1][::-1]:
+            if self._cursor.start_at(key) and self._cursor.advance(number):
+                return
+        self._cursor.restart()
 
-    def _start_at(self, key: _Key) -> bool:
-        """Begin decoding at a key packet; False if the file does not let us."""
-        try:
-            self._container.seek(key.time, stream=self._stream)
-        except av.FFmpegError:
-            return False
-        packets = self._packets_from(key.place)
-        self._pending = []
-        self._frames = iter(()) if packets is None else self._decode(packets, key.place)
-        return packets is not None
+    def _spare_cursor(self, distance: int) -> Cursor:
+        """A new cursor if that is worth it, otherwise the one that was not used for longest."""
+        if distance > _LONG_GROUP and len(self._cursors) < self._most_cursors:
+            try:
+                self._cursors.append(Cursor(self._filename, self._index))
+            except VideoError:  # the file has been moved away, say: those that are open go on
+                self._most_cursors = len(self._cursors)
+            else:
+                return self._cursors[-1]
+        return self._cursors[0]
 
-    def _advance(self, index: int) -> bool:
-        """Decode until frame ``index`` comes next, without the frames that nothing refers to."""
-        assert self._index is not None
-        self._target = index
-        try:
-            while (frame := self._pending.pop() if self._pending else next(self._frames, None)) is not None:
-                shown = self._index.number(frame.pts)
-                if shown is not None and shown >= index:
-                    self._pending, self._position = [frame], shown
-                    return shown == index
-        finally:
-            self._target = -1
-        return False
+    def _use(self, cursor: Cursor) -> None:
+        self._cursors.remove(cursor)
+        self._cursors.append(cursor)
+        self._cursor = cursor
 
-    def _packets_from(self, place: int) -> Iterator[Any] | None:
-        """Packets from this place in the file on, or None if the seek went beyond it.
-
-        Demuxers land before the packet asked for, or (MPEG-TS) anywhere near it.
-        """
-        packets = self._container.demux(self._stream)
-        for packet in packets:
-            found = self._places.get(packet.dts if packet.pts is None else packet.pts)
-            if packet.size == 0 or (found is not None and found > place):
-                return None
-            if found == place:
-                return _chain(packet, packets)
-        return None
-
-    def _is_frame(self, frame: Any, index: int) -> bool:
-        if self._index is None or index >= len(self._index) or not self._index.recognisable(index):
+    def _is_frame(self, frame: Any, number: int) -> bool:
+        frames = None if self._index is None else self._index.frames
+        if frames is None or number >= len(frames) or not frames.recognisable(number):
             return True
-        return bool(frame.pts == self._index.times[index])
+        return bool(frame.pts == frames.times[number])
 
-    def _read_after_recount(self, index: int) -> Any:
+    def _read_after_recount(self, number: int) -> Any:
         """The packets misled us: count the frames by decoding them, then read the frame in order."""
-        self._count_by_decoding()
+        self._set_index(by_decoding=True)
         assert self._index is not None
-        if index >= len(self._index):
+        if number >= len(self._index):
             return None
-        self._restart()
-        while self._position < index:
-            if self._next() is None:
+        self._cursor.restart()
+        while self.position < number:
+            if self._cursor.read() is None:
                 return None
         return self.read_next()
 
-    def _build_index(self) -> None:
-        with av.open(self._filename) as container:
-            packets = [
-                _Packet(packet) for packet in container.demux(container.streams.video[0]) if packet.size
-            ]
-        stamps = [packet.pts for packet in packets]
-        if (
-            _are_distinct(stamps)
-            and packets[0].key
-            and min(stamps) == stamps[0]
-            and not any(packet.corrupt for packet in packets)
-            and self._stream.codec_context.name in _ONE_FRAME_A_PACKET
-            and not (self._container.format.name in _WITHOUT_DISPLAY_TIMES and self._reorders())
-        ):
-            shown = [place for place, packet in enumerate(packets) if not packet.discard]
-            self._index = FrameIndex(sorted(shown, key=stamps.__getitem__))
-        else:
-            self._count_by_decoding()
-        self._find_keys(packets)
-
-    def _reorders(self) -> bool:
-        return bool(self._stream.codec_context.has_b_frames)
-
-    def _find_keys(self, packets: list[_Packet]) -> None:
-        """Where decoding can begin."""
-        assert self._index is not None
-        stamps = [packet.stamp for packet in packets]
-        if not _are_distinct(stamps):
-            return
-        self._places = {stamp: place for place, stamp in enumerate(stamps)}
-        for place, packet in enumerate(packets):
-            number = self._index.number(place)
-            if packet.key and number is not None:
-                self._keys.append(_Key(number, packet.earliest, place))
-        self._keys.sort(key=lambda key: key.number)
-
-    def _count_by_decoding(self) -> None:
-        with av.open(self._filename) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            places: list[int] = []
-            for place, packet in enumerate(container.demux(stream)):
-                places.extend(frame.pts for frame in _decode_packet(packet, place))
-        self._index = FrameIndex(places)
+    def _set_index(self, by_decoding: bool) -> None:
+        """Find the frames; cursors that were placed by another index are let go."""
+        context = self._cursor.stream.codec_context
+        self._index = PacketIndex(self._filename, context.name, bool(context.has_b_frames), by_decoding)
+        for cursor in self._cursors[:-1]:
+            cursor.close()
+        self._cursors = [self._cursor]
+        self._cursor.index = self._index
 
 
-def _decode_packet(packet: Any, place: int) -> list[Any]:
-    if packet.size:
-        packet.pts, packet.dts = place, None  # without the latter, it would be taken where pts goes back
-    try:
-        frames: list[Any] = packet.decode()
-    except av.InvalidDataError:
-        return []
-    return frames
-
-
-class _Packet:
-    """What the index needs to know of a packet, without its data; ``stamp`` is its own time stamp."""
-
-    __slots__ = ("corrupt", "discard", "earliest", "key", "pts", "stamp")
-
-    def __init__(self, packet: Any) -> None:
-        self.pts = packet.pts
-        self.stamp = packet.dts if packet.pts is None else packet.pts
-        self.earliest = self.stamp if packet.dts is None else min(self.stamp, packet.dts)
-        self.key = packet.is_keyframe
-        self.discard = packet.is_discard
-        self.corrupt = packet.is_corrupt
-
-
-class _Key(NamedTuple):
-    """A packet with which decoding can begin."""
-
-    number: int  # of the frame it holds, in the order of display
-    time: int  # where to seek
-    place: int  # in the file
-
-
-def _are_distinct(stamps: list[Any]) -> bool:
-    return bool(stamps) and None not in stamps and len(set(stamps)) == len(stamps)
-
-
-def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
+def _threads(stream: Any) -> int:
+    """How many frames a decoder works on at once; ffmpeg takes one more than there are processors."""
+    return stream.codec_context.thread_count or min((os.cpu_count() or 1) + 1, 16)
 
 
 def _quarter_turns(frame: Any) -> int:

@@ -1,0 +1,120 @@
+"""One place in a file, from which PyAV decodes onward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import av
+
+from .base import VideoError
+from .pyav_index import Key, PacketIndex, decode_packet
+
+
+class Cursor:
+    """An open file and a decoder that stands between two frames of it.
+
+    Args:
+        filename: Path of the video.
+        index: Its frames, where they are known.
+
+    Raises:
+        VideoError: The file is not a video, or there is no codec for it.
+    """
+
+    def __init__(self, filename: str, index: PacketIndex | None = None) -> None:
+        self._filename = filename
+        self.index = index
+        self._open()
+
+    def peek(self) -> Any:
+        """The next frame, which stays the next one; None at the end."""
+        if not self._pending and (frame := next(self._frames, None)) is not None:
+            self._pending.append(frame)
+        return self._pending[-1] if self._pending else None
+
+    def read(self) -> Any:
+        """The next frame, or None at the end. Its ``pts`` is the place of its packet."""
+        frame = self._pending.pop() if self._pending else next(self._frames, None)
+        if frame is not None:
+            self.position += 1
+        return frame
+
+    def start_at(self, key: Key) -> bool:
+        """Begin decoding at a key packet; False if the file does not let us."""
+        try:
+            self.container.seek(key.time, stream=self.stream)
+        except av.FFmpegError:
+            return False
+        packets = self._packets_from(key.place)
+        self._pending = []
+        self._frames = iter(()) if packets is None else self._decode(packets, key.place)
+        return packets is not None
+
+    def advance(self, number: int) -> bool:
+        """Decode until this frame comes next, without the frames on the way that nothing refers to."""
+        assert self.index is not None
+        self._target = number
+        try:
+            while (frame := self._pending.pop() if self._pending else next(self._frames, None)) is not None:
+                shown = self.index.frames.number(frame.pts)
+                if shown is not None and shown >= number:
+                    self._pending, self.position = [frame], shown
+                    return shown == number
+        finally:
+            self._target = -1
+        return False
+
+    def restart(self) -> None:
+        """Begin again at the first frame, with fresh buffers."""
+        self.container.close()
+        self._open()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._frames = iter(())
+        self._pending = []
+        self.container.close()
+
+    def _open(self) -> None:
+        try:
+            self.container: Any = av.open(self._filename)
+        except av.FFmpegError as error:
+            raise VideoError(f"{self._filename} is not a video that can be read: {error.strerror}") from error
+        streams = self.container.streams.video
+        if not streams or getattr(streams[0], "codec_context", None) is None:
+            self.container.close()
+            missing = "no decoder for its codec" if streams else "it has no video stream"
+            raise VideoError(f"{self._filename} is not a video that can be read: {missing}")
+        self.stream: Any = streams[0]
+        self.stream.thread_type = "AUTO"
+        self.position = 0  # number of the frame that comes next
+        self._target = -1  # number of the frame we are on the way to
+        self._pending: list[Any] = []
+        self._frames = self._decode(self.container.demux(self.stream))
+
+    def _decode(self, packets: Iterator[Any], place: int = 0) -> Iterator[Any]:
+        """Decoded frames, from the packet at ``place`` on."""
+        context = self.stream.codec_context
+        for packet in packets:
+            number = None if self.index is None else self.index.frames.number(place)
+            skip = number is not None and number < self._target
+            context.skip_frame = "NONREF" if skip else "DEFAULT"
+            yield from decode_packet(packet, place)
+            place += 1
+
+    def _packets_from(self, place: int) -> Iterator[Any] | None:
+        """Packets from this place in the file on, or None if the seek went beyond it.
+
+        Demuxers land before the packet asked for, or (MPEG-TS) anywhere near it.
+        """
+        assert self.index is not None
+        packets = self.container.demux(self.stream)
+        for packet in packets:
+            found = self.index.place(packet)
+            if packet.size == 0 or (found is not None and found > place):
+                return None
+            if found == place:
+                return chain([packet], packets)
+        return None
