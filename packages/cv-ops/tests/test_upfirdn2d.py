@@ -37,10 +37,10 @@ def oracle(
     sparse = x.new_zeros(n, c, h * up[1], w * up[0])
     sparse[:, :, :: up[1], :: up[0]] = x
     x0, x1, y0, y1 = pad
-    padded = x.new_zeros(n, c, sparse.shape[2] + y0 + y1, sparse.shape[3] + x0 + x1)
-    inner = sparse[:, :, max(-y0, 0) :, max(-x0, 0) :]
-    inner = inner[:, :, : padded.shape[2] - max(y0, 0), : padded.shape[3] - max(x0, 0)]
-    padded[:, :, max(y0, 0) :, max(x0, 0) :][:, :, : inner.shape[2], : inner.shape[3]] = inner
+    big = x.new_zeros(n, c, h * up[1] + max(y0, 0) + max(y1, 0), w * up[0] + max(x0, 0) + max(x1, 0))
+    big[:, :, max(y0, 0) : max(y0, 0) + h * up[1], max(x0, 0) : max(x0, 0) + w * up[0]] = sparse
+    bottom, right = big.shape[2] + min(y1, 0), big.shape[3] + min(x1, 0)
+    padded = big[:, :, max(-y0, 0) : bottom, max(-x0, 0) : right]
     rows = []
     for top in range(0, padded.shape[2] - kernel.shape[0] + 1, down[1]):
         row = []
@@ -95,32 +95,28 @@ class TestValues:
             scale=50.0,  # the kernel's gradient is a sum over all results
         )
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(st.data())
     def test_any_parameters(self, data: st.DataObject) -> None:
         number = st.integers(1, 5)
         pair = st.tuples(number, number)
         up, down, taps = data.draw(pair), data.draw(pair), data.draw(pair)
-        size = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+        size = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 12)))
         pad = data.draw(st.tuples(*[st.integers(-6, 9)] * 4))
         x, kernel = random_case(size, taps, separable=data.draw(st.booleans()))
-        x, kernel = x.detach(), kernel.detach()
         height, width = size[0] * up[1] + pad[2] + pad[3], size[1] * up[0] + pad[0] + pad[1]
         if height < taps[0] or width < taps[1]:
             with pytest.raises(ValueError, match="kernel must not be larger than the upsampled and padded"):
                 upfirdn2d(x, kernel, up, down, pad)
             return
-        x.requires_grad_()
         actual, expected = upfirdn2d(x, kernel, up, down, pad), oracle(x, kernel, up, down, pad)
         torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
-        out_grad = torch.randn_like(expected)
-        (g,) = torch.autograd.grad(actual, x, out_grad)
-        torch.testing.assert_close(
-            g, *torch.autograd.grad(expected, x, out_grad, allow_unused=True), rtol=1e-10, atol=1e-12
-        )
+        out_grad = torch.rand_like(expected) - 0.5
+        ours, theirs = (torch.autograd.grad(y, (x, kernel), out_grad) for y in (actual, expected))
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
     @pytest.mark.parametrize("device", DEVICES)
-    @pytest.mark.parametrize("size", [(70, 133), (3, 300), (130, 1)])
+    @pytest.mark.parametrize("size", [(36, 70), (3, 140), (70, 1)])
     @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2)])
     def test_several_tiles(self, device: str, size: tuple[int, int], up: int, down: int) -> None:
         x, kernel = (t.detach().to(device) for t in random_case(size))

@@ -180,7 +180,10 @@ def _kernel_gradient(
     x, grad = x.to(kernel.dtype), grad.to(kernel.dtype)
     sparse = torch.nn.functional.pad(x.reshape(n, c, height, 1, width, 1), (0, up_x - 1, 0, 0, 0, up_y - 1))
     sparse = sparse.reshape(n, c, height * up_y, width * up_x)
-    sparse = torch.nn.functional.pad(sparse, (pad_x0, pad_x1, pad_y0, pad_y1))
+    # Two steps: one pad call cannot crop more than the image before it adds the padding.
+    pads = (pad_x0, pad_x1, pad_y0, pad_y1)
+    sparse = torch.nn.functional.pad(sparse, [max(p, 0) for p in pads])
+    sparse = torch.nn.functional.pad(sparse, [min(p, 0) for p in pads])
     down_h, down_w = (grad.shape[2] - 1) * down_y + 1, (grad.shape[3] - 1) * down_x + 1
     taps = [
         (grad * sparse[:, :, i : i + down_h : down_y, j : j + down_w : down_x]).sum()
