@@ -38,6 +38,25 @@ void check_images(const char* op, const T* rois, int64_t count, int64_t fields, 
   }
 }
 
+// Gradient of the output: (K, C, bins), or (K, bins, C) if nhwc.
+template <typename T>
+struct OutputGrad {
+  const T* data;
+  bool nhwc;
+
+  // (bins, count) of the channels [c, c + count), rows `stride` apart; `buffer` holds it if it has to be turned
+  CV_HD const T* block(const Params& p, int64_t k, int64_t c, int64_t count, T* buffer, int64_t& stride) const {
+    const T* region = data + k * p.channels * p.bins();
+    if (nhwc) {
+      stride = p.channels;
+      return region + c;
+    }
+    stride = count;
+    transpose_small(buffer, region + c * p.bins(), count, p.bins());
+    return buffer;
+  }
+};
+
 // The gradient of a map (opmath dtype, channels last) as an operator returns it: in `dtype`, and channels last or
 // contiguous.
 inline Tensor hand_back(const Tensor& grad_input, ScalarType dtype, bool channels_last) {

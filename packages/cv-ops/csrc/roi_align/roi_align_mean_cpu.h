@@ -18,6 +18,7 @@
 namespace cv::roi_align {
 
 using roi::kChannelBlock;
+using roi::OutputGrad;
 using roi::Partition;
 using torch::stable::parallel_for;
 
@@ -197,25 +198,6 @@ double pixels_read(const T* rois, int64_t count, const Params& p) {
   }
   return total;
 }
-
-// Gradient of the output: (K, C, bins), or (K, bins, C) if nhwc.
-template <typename T>
-struct OutputGrad {
-  const T* data;
-  bool nhwc;
-
-  // (bins, count) of the channels [c, c + count), rows `stride` apart; `buffer` holds it if it has to be turned
-  CV_HD const T* block(const Params& p, int64_t k, int64_t c, int64_t count, T* buffer, int64_t& stride) const {
-    const T* region = data + k * p.channels * p.bins();
-    if (nhwc) {
-      stride = p.channels;
-      return region + c;
-    }
-    stride = count;
-    transpose_small(buffer, region + c * p.bins(), count, p.bins());
-    return buffer;
-  }
-};
 
 // Adds one region's gradient into `image` (H, W, C), for the channels [c, c + count) and the rows of a band.
 template <typename T>

@@ -1,0 +1,35 @@
+#pragma once
+// What both backends do first: checks for callers that do not come through cv.ops (its Python functions have
+// raised a ValueError before), and the parameters from the arguments.
+
+#include "../common/torch_stable.h"
+#include "roi_align_rotated.h"
+
+namespace cv::roi_align_rotated {
+
+inline Params make_params(const Tensor& beside, const Tensor& rois, int64_t n, int64_t c, int64_t h, int64_t w,
+                          double spatial_scale, int64_t pooled_h, int64_t pooled_w, int64_t sampling_ratio,
+                          bool aligned, bool clockwise) {
+  STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 6, "roi_align_rotated: rois must have shape (K, 6)");
+  STD_TORCH_CHECK(pooled_h > 0 && pooled_w > 0, "roi_align_rotated: output_size must be positive");
+  STD_TORCH_CHECK(h * w < (int64_t{1} << 31), "roi_align_rotated: a map must have fewer than 2^31 pixels");
+  STD_TORCH_CHECK(on_same_device(beside, rois), "roi_align_rotated: rois must be on the device of input");
+  return Params{{n, c, h, w, pooled_h, pooled_w, sampling_ratio, spatial_scale, aligned}, clockwise};
+}
+
+inline void check_map(const Tensor& x) {
+  STD_TORCH_CHECK(x.dim() == 4, "roi_align_rotated: input must have shape (N, C, H, W)");
+}
+
+inline void check_grad(const Tensor& grad, const Tensor& rois, const Params& p) {
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == rois.size(0) && grad.size(1) == p.channels &&
+                      grad.size(2) == p.pooled_h && grad.size(3) == p.pooled_w,
+                  "roi_align_rotated_backward: grad must have the shape of the output");
+}
+
+// Coordinates keep the precision of the arithmetic, whatever the dtype of the map.
+inline Tensor region_tensor(const Tensor& rois, ScalarType map_dtype) {
+  return as_contiguous(to_dtype(rois, opmath_dtype(map_dtype)));
+}
+
+}  // namespace cv::roi_align_rotated
