@@ -44,6 +44,17 @@ def test_outside_and_not_a_number():
     assert quantize(np.float64(0.7), 0, 1, 10) == 7
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("length", [1, 7, 16, 33, 65535, 65537])
+def test_not_a_number_anywhere(dtype, length):
+    arr = np.full(length, np.nan, dtype)
+    np.testing.assert_array_equal(quantize(arr, 0, 1, 5), np.zeros(length))
+    arr[::3], arr[1::5] = 0.5, np.inf
+    expected = np.select([arr == 0.5, arr == np.inf], [2, 4], 0)
+    np.testing.assert_array_equal(quantize(arr, 0, 1, 5), expected)
+    np.testing.assert_array_equal(quantize(arr, 0, 1, 5, np.float32), expected)
+
+
 @given(st.integers(1, 1000), st.floats(-100, 100), st.floats(0.1, 100))
 def test_dequantize_gives_the_middle(levels, low, width):
     every = np.arange(levels)

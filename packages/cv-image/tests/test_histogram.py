@@ -93,6 +93,24 @@ def test_lut_transform(dtype, columns):
             assert result.dtype == dtype
 
 
+@pytest.mark.parametrize("height", [1, 2, 5, 6])
+@pytest.mark.parametrize("width", [1, 2, 7, 8])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_lut_transform_of_large_images(height, width, channels, monkeypatch):
+    # Large ones are looked up two bytes at a time, where their number is even.
+    monkeypatch.setattr("cv.image._pointwise._PAIRS_PAY", 1)
+    rng = np.random.default_rng(0)
+    img = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+    for columns in {1, channels}:
+        table = rng.integers(0, 256, (256, columns), dtype=np.uint8)
+        expected = table[img, np.arange(channels) % columns]
+        for given_img in (img, np.asfortranarray(img)):
+            np.testing.assert_array_equal(image.lut_transform(given_img, table), expected)
+    wide = rng.integers(0, 256, (height, width + 3, channels), dtype=np.uint8)
+    column = table[:, 0].copy()
+    np.testing.assert_array_equal(image.lut_transform(wide[:, 3:], column), column[wide[:, 3:]])
+
+
 def test_lut_transform_of_any_shape():
     table = np.arange(256)[::-1]
     for shape in ((), (3,), (2, 3, 4, 5), (0, 3)):

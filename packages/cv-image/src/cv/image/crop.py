@@ -20,7 +20,9 @@ from cv.image._arrays import (
     check_image,
     check_not_empty,
     copied,
+    for_cv2,
     is_natural,
+    like,
     per_channel,
 )
 
@@ -115,11 +117,13 @@ def impad(
         raise AssertionError(
             f"the padded image must not be smaller than {img.shape[:2]}, got shape={shape}, padding={padding}"
         )
-    height, width = img.shape[0] + top + bottom, img.shape[1] + left + right
-    if padding_mode == "constant" and (channels(img) > 4 or img.size == 0 or img.dtype not in OPENCV_DTYPES):
+    border = _BORDERS[padding_mode]
+    if channels(img) <= 4 and img.size and img.dtype in OPENCV_DTYPES:
+        return like(cv2.copyMakeBorder(for_cv2(img), top, bottom, left, right, border, value=fill), img)
+    if padding_mode == "constant":
+        height, width = img.shape[0] + top + bottom, img.shape[1] + left + right
         return paste(img, -left, -top, width, height, fill)
     check_not_empty(img)
-    border = _BORDERS[padding_mode]
     return by_four_channels(
         img,
         lambda part, group: cv2.copyMakeBorder(part, top, bottom, left, right, border, value=fill[group]),

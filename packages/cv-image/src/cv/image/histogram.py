@@ -142,40 +142,43 @@ def _by_histogram(img: Image, make_table: _TableMaker) -> Image:
 def _equalizing_table(counts: npt.NDArray[np.int64]) -> _TableAndLine:
     """The cumulative share of the darker pixels, in steps of an equal number of pixels."""
     top = len(counts) - 1
-    identity = np.arange(top + 1, dtype=_dtype_of(counts))
-    total, last = int(counts.sum()), int(counts[np.flatnonzero(counts)[-1]])
+    up_to = np.cumsum(counts)
+    total = int(up_to[-1])
+    last = int(counts[np.searchsorted(up_to, total)])
     if total == last:  # a single value
-        return identity, None
-    darker = np.cumsum(counts) - counts
+        return _identity(top), None
+    darker = up_to - counts
     if top == 255:  # Pillow's whole numbers
         step = (total - last) // top
         if step == 0:
-            return identity, None
+            return _identity(top), None
         table = (darker + step // 2) // step
     else:  # whole numbers would leave small 16-bit images as they are
         table = np.floor(darker * (top / (total - last)) + 0.5)
-    return np.clip(table, 0, top).astype(identity.dtype), None
+    return np.minimum(table, top).astype(_dtype_of(top)), None
 
 
 def _stretching_table(counts: npt.NDArray[np.int64], cutoff_low: float, cutoff_high: float) -> _TableAndLine:
     """The line from the darkest value that is left to the lightest one."""
     top = len(counts) - 1
-    identity = np.arange(top + 1, dtype=_dtype_of(counts))
     up_to = np.cumsum(counts)
     total = int(up_to[-1])
-    kept_low = np.flatnonzero(up_to > int(total * cutoff_low // 100))
-    kept_high = np.flatnonzero(up_to - counts < total - int(total * cutoff_high // 100))
-    if not len(kept_low) or not len(kept_high) or kept_high[-1] <= kept_low[0]:
-        return identity, None
-    low = int(kept_low[0])
-    scale = top / float(int(kept_high[-1]) - low)
+    low = int(np.searchsorted(up_to, int(total * cutoff_low // 100), side="right"))
+    high = int(np.searchsorted(up_to - counts, total - int(total * cutoff_high // 100))) - 1
+    if high <= low:
+        return _identity(top), None
+    scale = top / float(high - low)
     shift = -low * scale
-    table = np.clip(np.arange(top + 1) * scale + shift, 0, top).astype(identity.dtype)
-    return table, (scale, shift)
+    table = np.minimum(np.maximum(np.arange(top + 1) * scale + shift, 0), top)
+    return table.astype(_dtype_of(top)), (scale, shift)
 
 
-def _dtype_of(counts: npt.NDArray[np.int64]) -> type[np.uint8] | type[np.uint16]:
-    return np.uint8 if len(counts) == 256 else np.uint16
+def _identity(top: int) -> Image:
+    return np.arange(top + 1, dtype=_dtype_of(top))
+
+
+def _dtype_of(top: int) -> type[np.uint8] | type[np.uint16]:
+    return np.uint8 if top == 255 else np.uint16
 
 
 def _check_cutoff(cutoff: object) -> tuple[float, float]:

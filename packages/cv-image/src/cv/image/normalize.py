@@ -110,31 +110,35 @@ def scale_channels(
         out = np.empty(img.shape, wanted)
     if img.size == 0:
         return out
-    small_integers = img.dtype in (np.uint8, np.uint16) and channels(img) <= 4 and out.dtype == np.float32
-    if small_integers:
-        matrix = np.column_stack([np.diag(scale)[:, ::-1] if swap else np.diag(scale), shift])
+    if img.dtype in (np.uint8, np.uint16) and channels(img) <= 4 and out.dtype == np.float32:
+        exchange = np.diag(scale)[:, ::-1] if swap else np.diag(scale)
+        matrix = np.column_stack([exchange, shift]).astype(np.float32)
         for rows in row_blocks(img, 4):
-            part = np.ascontiguousarray(img[rows], dtype=np.float32)
-            cv2.transform(part, matrix.astype(np.float32), dst=out[rows])
+            cv2.transform(np.ascontiguousarray(img[rows], dtype=np.float32), matrix, dst=out[rows])
         return out
     # Not as a matrix product: that would spread NaN and infinity from one channel to the others.
-    row_scale = np.tile(scale.astype(out.dtype), img.shape[1])
-    row_shift = np.tile(shift.astype(out.dtype), img.shape[1])
+    row_scale, row_shift = _row_of(scale, out), _row_of(shift, out)
     for rows in row_blocks(img, out.itemsize):
-        part = _as_type(img[rows], out.dtype, swap)
-        flat = part.reshape(len(part), -1)
-        flat *= row_scale
-        flat += row_shift
-        out[rows] = part
+        part = out[rows]
+        _copy(img[rows], part, swap)
+        part *= row_scale
+        part += row_shift
     return out
 
 
-def _as_type(part: Image, dtype: np.dtype[Any], swap: bool) -> Image:
-    """A C-contiguous copy of other type, the first and the third channel exchanged if `swap`."""
-    if swap and dtype == part.dtype == np.float32:
-        swapped: Image = cv2.cvtColor(for_cv2(part), cv2.COLOR_BGR2RGB)
-        return swapped
-    return np.array(part[..., ::-1] if swap else part, dtype=dtype, order="C")
+def _row_of(values: npt.NDArray[np.float64], out: Image) -> Image:
+    """A row of pixels of these values: NumPy is slow where it repeats three of them."""
+    return np.tile(values.astype(out.dtype), out.shape[1]).reshape(out.shape[1:])
+
+
+def _copy(part: Image, target: Image, swap: bool) -> None:
+    """Copy to other type, the first and the third channel exchanged if `swap`; the two may be the same."""
+    if swap and part.dtype == np.float32 and target.flags.c_contiguous:
+        cv2.cvtColor(for_cv2(part), cv2.COLOR_BGR2RGB, dst=target)
+    elif swap:
+        target[...] = part[..., ::-1].astype(target.dtype)
+    elif target is not part:
+        target[...] = part
 
 
 def _scale_and_shift(

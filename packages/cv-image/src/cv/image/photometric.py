@@ -245,18 +245,21 @@ def adjust_hue(img: Image, hue_factor: float, backend: str | None = None) -> Ima
         raise ValueError(f'backend must be "cv2", "pillow" or None, got {backend!r}')
     if channels(img) == 1 or img.size == 0:
         return copied(img)
-    turn = (np.arange(256) + round(hue_factor * 255)).astype(
-        np.uint8
-    )  # 256 steps: the circle closes by itself
+    steps = round(hue_factor * 255) % 256  # of 256: the circle closes by itself
     if backend == "pillow":
         from PIL import Image as PillowImage
 
         hsv = np.array(PillowImage.fromarray(np.ascontiguousarray(img[..., ::-1])).convert("HSV"))
-        hsv[..., 0] = turn[hsv[..., 0]]
+        hsv[..., 0] += np.uint8(steps)
         return np.ascontiguousarray(np.asarray(PillowImage.fromarray(hsv, "HSV").convert("RGB"))[..., ::-1])
-    hsv = cv2.cvtColor(for_cv2(img), cv2.COLOR_BGR2HSV_FULL)
-    cv2.insertChannel(cv2.LUT(cv2.extractChannel(hsv, 0), turn), hsv, 0)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL, dst=hsv)
+    out = np.empty(img.shape, np.uint8)
+    turn = np.zeros(img.shape[1:], np.uint8)
+    turn[:, 0] = steps
+    for rows in row_blocks(img, 1):
+        hsv = cv2.cvtColor(for_cv2(img[rows]), cv2.COLOR_BGR2HSV_FULL)
+        hsv += turn  # a whole row of pixels: adding to every third value would take longer
+        cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL, dst=out[rows])
+    return out
 
 
 def _blend_with_value(img: Image, value: int, factor: float) -> Image:
