@@ -25,11 +25,33 @@ struct Vec {
   CV_HD void store(T* p) const { std::memcpy(p, &v, sizeof(v)); }
 
   CV_HD T sum() const {
-    T halves[size];
-    std::memcpy(halves, &v, sizeof(v));
-    for (int64_t width = size / 2; width > 0; width /= 2)
-      for (int64_t i = 0; i < width; ++i) halves[i] += halves[i + width];
-    return halves[0];
+    const Vec parts[4] = {*this, zero(), zero(), zero()};
+    T sums[4];
+    sum_each(parts, sums);
+    return sums[0];
+  }
+
+  // sums[i] = sum of the lanes of parts[i]. Four at a time share the shuffles.
+  static CV_HD void sum_each(const Vec parts[4], T sums[4]) {
+    typedef T half __attribute__((vector_size(32)));
+    typedef T quarter __attribute__((vector_size(16)));
+    quarter q[4];
+    for (int i = 0; i < 4; ++i) {
+      half h[2];
+      std::memcpy(h, &parts[i].v, sizeof h);
+      const half folded = h[0] + h[1];
+      quarter p[2];
+      std::memcpy(p, &folded, sizeof p);
+      q[i] = p[0] + p[1];
+    }
+    if constexpr (sizeof(T) == 4) {
+      const quarter a = __builtin_shufflevector(q[0], q[1], 0, 4, 1, 5) + __builtin_shufflevector(q[0], q[1], 2, 6, 3, 7);
+      const quarter b = __builtin_shufflevector(q[2], q[3], 0, 4, 1, 5) + __builtin_shufflevector(q[2], q[3], 2, 6, 3, 7);
+      const quarter all = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
+      std::memcpy(sums, &all, sizeof all);
+    } else {
+      for (int i = 0; i < 4; ++i) sums[i] = q[i][0] + q[i][1];
+    }
   }
 
   friend CV_HD Vec operator+(Vec a, Vec b) { return Vec{a.v + b.v}; }
@@ -61,6 +83,23 @@ CV_HD void weighted_sum(T* CV_RESTRICT out, const T* const* rows, const T* weigh
     s2.store(out + c + 2 * V::size);
     s3.store(out + c + 3 * V::size);
   }
+  for (; c + 2 * V::size <= count; c += 2 * V::size) {  // even and odd rows apart: four sums are under way as well
+    V s0 = V::zero(), s1 = V::zero(), s2 = V::zero(), s3 = V::zero();
+    int64_t i = 0;
+    for (; i + 2 <= n; i += 2) {
+      const T *even = rows[i] + c, *odd = rows[i + 1] + c;
+      s0 += weights[i] * V::load(even);
+      s1 += weights[i] * V::load(even + V::size);
+      s2 += weights[i + 1] * V::load(odd);
+      s3 += weights[i + 1] * V::load(odd + V::size);
+    }
+    if (i < n) {
+      s0 += weights[i] * V::load(rows[i] + c);
+      s1 += weights[i] * V::load(rows[i] + c + V::size);
+    }
+    (s0 + s2).store(out + c);
+    (s1 + s3).store(out + c + V::size);
+  }
   for (; c + V::size <= count; c += V::size) {
     V s = V::zero();
     for (int64_t i = 0; i < n; ++i) s += weights[i] * V::load(rows[i] + c);
@@ -80,6 +119,29 @@ CV_HD void add_scaled(T* CV_RESTRICT out, const T* CV_RESTRICT row, T weight, in
   int64_t c = 0;
   for (; c + V::size <= count; c += V::size) (V::load(out + c) + weight * V::load(row + c)).store(out + c);
   for (; c < count; ++c) out[c] += weight * row[c];
+}
+
+// d[i] += sum over c < n of grad[c] * rows[i][c]
+template <typename T>
+CV_HD void dot_rows(T d[4], const T* CV_RESTRICT grad, const T* const rows[4], int64_t n) {
+  using V = Vec<T>;
+  V s0 = V::zero(), s1 = V::zero(), s2 = V::zero(), s3 = V::zero();
+  int64_t c = 0;
+  for (; c + V::size <= n; c += V::size) {
+    const V g = V::load(grad + c);
+    s0 += g * V::load(rows[0] + c);
+    s1 += g * V::load(rows[1] + c);
+    s2 += g * V::load(rows[2] + c);
+    s3 += g * V::load(rows[3] + c);
+  }
+  if (c > 0) {
+    const V parts[4] = {s0, s1, s2, s3};
+    T sums[4];
+    V::sum_each(parts, sums);
+    for (int i = 0; i < 4; ++i) d[i] += sums[i];
+  }
+  for (; c < n; ++c)
+    for (int i = 0; i < 4; ++i) d[i] += grad[c] * rows[i][c];
 }
 
 }  // namespace cv

@@ -68,24 +68,6 @@ CV_HD void blend(T* CV_RESTRICT out, const T* const rows[4], const T w[4], int64
   for (; c < n; ++c) out[c] = w0 * r0[c] + w1 * r1[c] + w2 * r2[c] + w3 * r3[c];
 }
 
-// d[i] += sum_c grad[c] * rows[i][c]
-template <typename T>
-CV_HD void dot_rows(T d[4], const T* CV_RESTRICT grad, const T* const rows[4], int64_t n) {
-  using V = Vec<T>;
-  V s0 = V::zero(), s1 = V::zero(), s2 = V::zero(), s3 = V::zero();
-  int64_t c = 0;
-  for (; c + V::size <= n; c += V::size) {
-    const V g = V::load(grad + c);
-    s0 += g * V::load(rows[0] + c);
-    s1 += g * V::load(rows[1] + c);
-    s2 += g * V::load(rows[2] + c);
-    s3 += g * V::load(rows[3] + c);
-  }
-  if (c > 0) d[0] += s0.sum(), d[1] += s1.sum(), d[2] += s2.sum(), d[3] += s3.sum();
-  for (; c < n; ++c)
-    for (int i = 0; i < 4; ++i) d[i] += grad[c] * rows[i][c];
-}
-
 template <typename T>
 CV_HD void neighbour_rows(const Problem<T>& p, int64_t batch, const Sample<T>& s, const T* rows[4]) {
   const T* image = p.input + batch * p.g.height * p.g.width * p.g.channels;
