@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps, features
 
 from cv.image import (
     ImageDecodeError,
@@ -109,6 +109,27 @@ def test_exif_orientation(kind, backend, orientation, photo):
     for flag in ("unchanged", "color_ignore_orientation"):
         np.testing.assert_array_equal(imfrombytes(data, flag, backend=backend), plain)
     assert imfrombytes(data, "grayscale_ignore_orientation", backend=backend).shape == plain.shape[:2]
+
+
+@BOTH
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_avif_orientation(backend, orientation, photo):
+    if "avif" not in features.modules or not features.check("avif"):
+        pytest.skip("AVIF needs Pillow 11.3 or newer")
+    # AVIF has the orientation in its own properties (irot, imir), which Pillow makes from this tag.
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(photo, "AVIF", exif=exif, quality=95)
+    plain = imfrombytes(encode(photo, "AVIF", quality=95), backend=backend)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    expected = np.asarray(upright)[..., ::-1].astype(int)
+    for flag in ("color", "grayscale"):
+        result = imfrombytes(data, flag, backend=backend)
+        assert result.shape[:2] == expected.shape[:2]
+        grey = expected if flag == "color" else expected @ np.array([0.114, 0.587, 0.299])
+        assert np.abs(result - grey).mean() < 3
+    for flag in ("unchanged", "color_ignore_orientation"):
+        np.testing.assert_array_equal(imfrombytes(data, flag, backend=backend), plain)
 
 
 @BOTH

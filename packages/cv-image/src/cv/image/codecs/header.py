@@ -33,6 +33,8 @@ def image_kind(data: bytes) -> str | None:
         return "WebP"
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
+    if data[4:8] == b"ftyp" and b"avif" in data[8 : min(int.from_bytes(data[:4], "big"), 256)]:  # its brands
+        return "AVIF"
     return None
 
 

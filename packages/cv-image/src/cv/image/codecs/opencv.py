@@ -20,8 +20,6 @@ _FLAGS: dict[Flag, int] = {
 }
 # Since OpenCV 4.11 the decoder itself can put out RGB, which saves a pass.
 _COLOR_RGB: int | None = getattr(cv2, "IMREAD_COLOR_RGB", None)
-# OpenCV 4 does not look at the EXIF block of WebP.
-_TURNS_WEBP = int(cv2.__version__.partition(".")[0]) >= 5
 
 
 def require() -> None:
@@ -43,6 +41,9 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
     by_decoder = rgb and flag != "unchanged" and _COLOR_RGB is not None
     if by_decoder and _COLOR_RGB is not None:
         code = (code & ~cv2.IMREAD_COLOR) | _COLOR_RGB
+    turn_here = flag in ("color", "grayscale") and _turns_wrongly(kind)
+    if turn_here:
+        code |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
         img = cv2.imdecode(np.frombuffer(data, np.uint8), code)
     except cv2.error as error:
@@ -52,7 +53,7 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
         raise ImageDecodeError(reason)
     if rgb and not by_decoder and img.ndim == 3 and img.shape[2] in (3, 4):
         cv2.cvtColor(img, cv2.COLOR_BGR2RGB if img.shape[2] == 3 else cv2.COLOR_BGRA2RGBA, dst=img)
-    if kind == "WebP" and flag in ("color", "grayscale") and not _TURNS_WEBP:
+    if turn_here:
         return upright(img, exif_orientation(data))
     if kind == "TIFF" and flag not in (
         "color",
@@ -60,3 +61,14 @@ def decode(data: bytes, flag: Flag, channel_order: ChannelOrder, max_pixels: int
     ):  # OpenCV turns TIFF images whatever the flag says
         return undo_upright(img, tiff_orientation(data))
     return img
+
+
+def _turns_wrongly(kind: str | None) -> bool:
+    """Whether OpenCV gets the orientation of such a file wrong, and Pillow knows it."""
+    if kind == "WebP":  # OpenCV 4 does not look at its EXIF block
+        return int(cv2.__version__.partition(".")[0]) < 5
+    if kind == "AVIF":  # what counts is in properties of the image (irot, imir); OpenCV looks at EXIF
+        from PIL import features
+
+        return "avif" in features.modules and bool(features.check("avif"))  # since Pillow 11.3
+    return False
