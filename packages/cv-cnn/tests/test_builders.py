@@ -234,7 +234,12 @@ class TestActivation:
 
     def test_a_type_is_enough(self):
         for name, cls in ACTIVATION_LAYERS.module_dict.items():
-            assert type(build_activation_layer(dict(type=name))) is cls
+            if name != "Threshold":
+                assert type(build_activation_layer(dict(type=name))) is cls
+
+    def test_threshold(self):
+        layer = build_activation_layer(dict(type="Threshold", threshold=0.5, value=-1))
+        assert layer(torch.tensor([0.4, 0.6])).tolist() == pytest.approx([-1, 0.6])
 
     def test_arguments(self):
         cfg = dict(type="LeakyReLU", negative_slope=0.3)
@@ -271,7 +276,12 @@ class TestPadding:
         assert cfg == dict(type=name)
         assert type(build_padding_layer(dict(type=name, padding=1))) is cls
         for other, kind in PADDING_LAYERS.module_dict.items():
-            assert type(build_padding_layer(dict(type=other), 2)) is kind
+            value = {"value": 7} if other.startswith("Constant") else {}
+            assert type(build_padding_layer(dict(type=other, **value), 2)) is kind
+
+    def test_constant(self):
+        layer = build_padding_layer(dict(type="ConstantPad2d", value=7), (1, 0, 0, 0))
+        assert layer(torch.zeros(1, 1, 1, 1)).flatten().tolist() == [7, 0]
 
     def test_errors(self):
         for cfg, error in (

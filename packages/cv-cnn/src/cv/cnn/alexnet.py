@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cv.cnn.builder import MODELS
-from cv.cnn.init.record import default_logger
+from cv.cnn.init.pretrained import load_pretrained
 
 __all__ = ["AlexNet"]
 
@@ -57,12 +57,7 @@ class AlexNet(nn.Module):
         Raises:
             TypeError: ``pretrained`` is neither a str nor None.
         """
-        if isinstance(pretrained, str):
-            from cv.cnn.checkpoint import load_checkpoint
-
-            load_checkpoint(self, pretrained, strict=False, logger=default_logger())
-        elif pretrained is not None:
-            raise TypeError(f"pretrained must be a str or None, got {type(pretrained)}")
+        load_pretrained(self, pretrained)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, 3, H, W)`` to logits ``(N, num_classes)``, or to features ``(N, 256, H/32, W/32)``."""

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cv.cnn.builder import MODELS
 from cv.cnn.init.functions import constant_init, kaiming_init
-from cv.cnn.init.record import default_logger
+from cv.cnn.init.pretrained import load_pretrained
 from cv.utils.errors import UsageError
 
 __all__ = ["BasicBlock", "Bottleneck", "ResNet", "conv3x3", "make_res_layer"]
@@ -259,18 +259,13 @@ class ResNet(nn.Module):
         Raises:
             TypeError: ``pretrained`` is neither a str nor None.
         """
-        if isinstance(pretrained, str):
-            from cv.cnn.checkpoint import load_checkpoint
-
-            load_checkpoint(self, pretrained, strict=False, logger=default_logger())
-        elif pretrained is None:
-            for module in self.modules():
-                if isinstance(module, nn.Conv2d):
-                    kaiming_init(module)
-                elif isinstance(module, nn.BatchNorm2d):
-                    constant_init(module, 1)
-        else:
-            raise TypeError(f"pretrained must be a str or None, got {type(pretrained)}")
+        if load_pretrained(self, pretrained):
+            return
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                kaiming_init(module)
+            elif isinstance(module, nn.BatchNorm2d):
+                constant_init(module, 1)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the network.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cv.cnn.builder import MODELS
 from cv.cnn.init.functions import constant_init, kaiming_init, normal_init
-from cv.cnn.init.record import default_logger
+from cv.cnn.init.pretrained import load_pretrained
 from cv.utils.errors import UsageError
 
 __all__ = ["VGG", "conv3x3", "make_vgg_layer"]
@@ -136,20 +136,15 @@ class VGG(nn.Module):
         Raises:
             TypeError: ``pretrained`` is neither a str nor None.
         """
-        if isinstance(pretrained, str):
-            from cv.cnn.checkpoint import load_checkpoint
-
-            load_checkpoint(self, pretrained, strict=False, logger=default_logger())
-        elif pretrained is None:
-            for module in self.modules():
-                if isinstance(module, nn.Conv2d):
-                    kaiming_init(module)
-                elif isinstance(module, nn.BatchNorm2d):
-                    constant_init(module, 1)
-                elif isinstance(module, nn.Linear):
-                    normal_init(module, std=0.01)
-        else:
-            raise TypeError(f"pretrained must be a str or None, got {type(pretrained)}")
+        if load_pretrained(self, pretrained):
+            return
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                kaiming_init(module)
+            elif isinstance(module, nn.BatchNorm2d):
+                constant_init(module, 1)
+            elif isinstance(module, nn.Linear):
+                normal_init(module, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the network.

@@ -7,7 +7,7 @@ import os
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,6 @@ from cv.utils import get_logger, is_list_of
 
 Workflow = list[tuple[str, int]]
 Optimizers = Optimizer | dict[str, Optimizer]
-
-_NO_CONTEXT = nullcontext()
 
 
 class BaseRunner(ResumeState, metaclass=ABCMeta):
@@ -212,12 +210,11 @@ class BaseRunner(ResumeState, metaclass=ABCMeta):
 
     def _step(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> dict[str, Any]:
         """Hand one batch to the model; keep its outputs and its ``log_vars``."""
-        with _NO_CONTEXT if self.step_context is None else self.step_context():
-            if self.batch_processor is not None:
-                outputs = self.batch_processor(self.model, data_batch, train_mode=train_mode, **kwargs)
-            else:
-                step = self.model.train_step if train_mode else self.model.val_step
-                outputs = step(data_batch, self.optimizer, **kwargs)  # type: ignore[operator]
+        if self.step_context is None:
+            outputs = self._call_step(data_batch, train_mode, kwargs)
+        else:
+            with self.step_context():
+                outputs = self._call_step(data_batch, train_mode, kwargs)
         if not isinstance(outputs, dict):
             raise TypeError(
                 "batch_processor() or model.train_step() and model.val_step() must return a dict, "
@@ -227,6 +224,12 @@ class BaseRunner(ResumeState, metaclass=ABCMeta):
             self.log_buffer.update(outputs["log_vars"], outputs.get("num_samples", 1))
         self.outputs = outputs
         return outputs
+
+    def _call_step(self, data_batch: Any, train_mode: bool, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if self.batch_processor is not None:
+            return self.batch_processor(self.model, data_batch, train_mode=train_mode, **kwargs)
+        step: Any = self.model.train_step if train_mode else self.model.val_step
+        return step(data_batch, self.optimizer, **kwargs)  # type: ignore[no-any-return] # checked by the caller
 
     def _phase(self, mode: Any) -> Callable[..., Any]:
         """The method that a workflow entry names."""

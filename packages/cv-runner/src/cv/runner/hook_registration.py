@@ -26,7 +26,7 @@ class HookRegistration:
         #: The stage whose hooks are being called, and the hook that is.
         self._stage: str | None = None
         self._stage_hook: Hook | None = None
-        self._stage_cache: dict[str, tuple[tuple[Hook, ...], list[Hook]]] = {}
+        self._stage_cache: dict[str, tuple[list[Hook], list[Hook]]] = {}
 
     @property
     def hooks(self) -> list[Hook]:
@@ -76,7 +76,7 @@ class HookRegistration:
         self._call(fn_name, self._overriding(fn_name))
 
     def _call(self, stage: str, hooks: Sequence[Hook]) -> None:
-        outer = self._stage, self._stage_hook
+        outer_stage, outer_hook = self._stage, self._stage_hook
         self._stage = stage
         try:
             for hook in hooks:
@@ -86,14 +86,15 @@ class HookRegistration:
             self._name_hook(error, self._stage_hook, stage)
             raise
         finally:
-            self._stage, self._stage_hook = outer
+            self._stage = outer_stage
+            self._stage_hook = outer_hook
 
     def _overriding(self, stage: str) -> list[Hook]:
         """The hooks that do something at a stage; looked up again when the list of hooks changes."""
-        all_hooks = tuple(self._hooks)
         cached = self._stage_cache.get(stage)
-        if cached is None or cached[0] != all_hooks:
-            cached = self._stage_cache[stage] = (all_hooks, [h for h in all_hooks if h.overrides(stage)])
+        if cached is None or cached[0] != self._hooks:
+            hooks = list(self._hooks)  # a copy: users change the list itself
+            cached = self._stage_cache[stage] = (hooks, [hook for hook in hooks if hook.overrides(stage)])
         return cached[1]
 
     def _name_hook(self, error: Exception, hook: Hook | None, stage: str) -> None:

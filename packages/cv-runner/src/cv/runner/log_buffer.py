@@ -44,19 +44,23 @@ class LogBuffer:
         Raises:
             TypeError: ``vars`` is not a dict.
         """
-        if not isinstance(vars, Mapping):
+        if not isinstance(vars, (dict, Mapping)):  # a dict is told at once, asking Mapping takes longer
             raise TypeError(f"vars must be a dict, got {type(vars).__name__}")
         for name, value in vars.items():
-            values = self.val_history.get(name)
-            if values is None:
-                values = self.val_history[name] = []
-                self.n_history[name] = []
-            values.append(value)
-            self.n_history[name].append(count)
-            if self.max_history is not None and len(values) >= 2 * self.max_history:
-                # Trimmed by halves, so that an append stays cheap.
-                del values[: -self.max_history]
-                del self.n_history[name][: -self.max_history]
+            self.append(name, value, count)
+
+    def append(self, name: str, value: float, count: int = 1) -> None:
+        """Append one value, standing for ``count`` samples."""
+        values = self.val_history.get(name)
+        if values is None:
+            values = self.val_history[name] = []
+            self.n_history[name] = []
+        values.append(value)
+        self.n_history[name].append(count)
+        if self.max_history is not None and len(values) >= 2 * self.max_history:
+            # Trimmed by halves, so that an append stays cheap.
+            del values[: -self.max_history]
+            del self.n_history[name][: -self.max_history]
 
     def average(self, n: int = 0) -> None:
         """Average the latest ``n`` values (0: all) of every name, weighted by their sample counts.

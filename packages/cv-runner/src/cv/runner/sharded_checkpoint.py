@@ -8,7 +8,6 @@ place by renaming: a kill before leaves the folder as it was, and a new folder n
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,7 +102,7 @@ def _split(checkpoint: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _make_subfolder(folder: Path) -> str:
-    name = f"shards-{secrets.token_hex(4)}"
+    name = f"shards-{os.urandom(4).hex()}"
     (folder / name).mkdir(parents=True)
     return name
 

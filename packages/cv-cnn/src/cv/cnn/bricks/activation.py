@@ -14,7 +14,7 @@ from cv.utils import build_from_cfg
 __all__ = ["Clamp", "build_activation_layer"]
 
 for _name in torch_activation.__all__:
-    if _name not in ("MultiheadAttention", "Threshold"):  # which cannot be made from a type alone
+    if _name != "MultiheadAttention":  # a block with three inputs
         ACTIVATION_LAYERS.register_module(module=getattr(torch_activation, _name))
 
 

@@ -13,8 +13,7 @@ from cv.cnn.bricks.registry import PADDING_LAYERS
 __all__ = ["build_padding_layer"]
 
 for _name in torch_padding.__all__:
-    if not _name.startswith("Constant"):  # which cannot be made from a type and a padding
-        PADDING_LAYERS.register_module(module=getattr(torch_padding, _name))
+    PADDING_LAYERS.register_module(module=getattr(torch_padding, _name))
 for _name, _cls in {
     "zero": nn.ZeroPad2d,
     "reflect": nn.ReflectionPad2d,
@@ -29,7 +28,8 @@ def build_padding_layer(cfg: dict[str, Any], *args: Any, **kwargs: Any) -> nn.Mo
 
     Args:
         cfg: Config dict: ``type`` (``zero``, ``reflect``, ``replicate``, ``circular``, which pad images, and
-            the padding layers of torch by class name, or a class) and further arguments. It is not changed.
+            the padding layers of torch by class name, or a class) and further arguments (``value`` of
+            ``ConstantPad2d`` and its kin). It is not changed.
         *args: Positional arguments of the layer: the padding, an int or ``(left, right, top, bottom)``.
         **kwargs: Keyword arguments of the layer.
 

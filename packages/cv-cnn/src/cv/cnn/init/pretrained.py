@@ -8,7 +8,7 @@ from torch import nn
 
 from cv.cnn.init.record import default_logger, update_init_info
 
-__all__ = ["PretrainedInit", "is_pretrained_cfg"]
+__all__ = ["PretrainedInit", "is_pretrained_cfg", "load_pretrained"]
 
 
 class PretrainedInit:
@@ -47,6 +47,29 @@ class PretrainedInit:
 
     def _get_init_info(self) -> str:
         return f"{type(self).__name__}: load from {self.checkpoint}"
+
+
+def load_pretrained(module: nn.Module, pretrained: object) -> bool:
+    """What ``init_weights(pretrained)`` of the classification networks begins with.
+
+    Args:
+        module: The network.
+        pretrained: File or URI of a checkpoint, or None.
+
+    Returns:
+        Whether a checkpoint was loaded; otherwise the network initialises itself.
+
+    Raises:
+        TypeError: ``pretrained`` is neither a str nor None.
+    """
+    if pretrained is None:
+        return False
+    if not isinstance(pretrained, str):
+        raise TypeError(f"pretrained must be a str or None, got {type(pretrained)}")
+    from cv.cnn.checkpoint import load_checkpoint
+
+    load_checkpoint(module, pretrained, strict=False, logger=default_logger())
+    return True
 
 
 def is_pretrained_cfg(cfg: Any) -> bool:

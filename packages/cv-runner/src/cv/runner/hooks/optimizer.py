@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -161,12 +161,11 @@ class AccumulatedGradients:
         self._loaded = state_dict
 
 
-def optimizers(runner: BaseRunner) -> Iterator[Optimizer]:
+def optimizers(runner: BaseRunner) -> Collection[Optimizer]:
     """The runner's optimizers, one or several."""
     if isinstance(runner.optimizer, dict):
-        yield from runner.optimizer.values()
-    elif runner.optimizer is not None:
-        yield runner.optimizer
+        return runner.optimizer.values()
+    return () if runner.optimizer is None else (runner.optimizer,)
 
 
 def zero_grad(runner: BaseRunner) -> None:
