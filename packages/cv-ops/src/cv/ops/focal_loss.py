@@ -70,8 +70,8 @@ def softmax_focal_loss(
 ) -> Tensor:
     """Focal loss of one classifier with ``C`` exclusive classes.
 
-    With ``p`` the softmax probability of the label: ``-alpha (1 - p)^gamma log p``. Exact for finite logits of
-    any size: nothing is clamped, and ``1 - p`` keeps its digits where ``p`` is close to 1. A logit of
+    With ``p`` the softmax probability of the label: ``-alpha (1 - p)^gamma log p``. Exact for finite logits
+    of any size: nothing is clamped, and ``1 - p`` keeps its digits where ``p`` is close to 1. A logit of
     -infinity is a class that cannot be; a row with NaN or +infinity gives NaN.
 
     Args:
