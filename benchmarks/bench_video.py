@@ -2,8 +2,16 @@
 
 Videos are made with ffmpeg: 720p and 1080p H.264 with two B-frames, a key frame each 12 or 250 frames, 10 s
 at 25 frames a second. All give BGR or RGB uint8 arrays. Each case is run in a process of its own, so that
-its peak of memory is known too; the processes take turns and the median of the rounds counts. A peer that is
-not installed is left out.
+its peak of memory is known too; the processes take turns and the median of the rounds counts. A peer that
+cannot be imported is left out. mmcv 1.3.15 wants an environment of its own: name its Python with
+``--mmcv-python`` or in ``CV_BENCH_MMCV_PYTHON``.
+
+Rounds after the first are left out when the run would take longer than about ``--budget`` seconds. A reader
+that takes longer than ``--limit`` seconds for its jumps is stopped; its time is then that of the jumps it
+made, scaled to all of them.
+
+The last case reads 100,000 frames of a tiny video, in order and out of order, and tells how the memory of
+the process grew after the first 5,000.
 
 Run one case by hand: ``python bench_video.py --case sequential --reader cv --video FILE``.
 """
@@ -14,6 +22,7 @@ import argparse
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import statistics
@@ -21,12 +30,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 FRAMES = 250
 READERS = ("cv", "cv without PyAV", "OpenCV", "mmcv", "PyAV", "decord", "torchcodec")
+SIZES = {"720p": "1280x720", "1080p": "1920x1080"}
+WARPS = [f"flow_warp {mode} {dtype}" for dtype in ("uint8", "float32") for mode in ("nearest", "bilinear")]
+MANY_READS = 100_000
+MOST_GROWTH_MIB = 16.0
 
 
 def main() -> None:
@@ -39,57 +52,89 @@ def main() -> None:
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument("--rounds", type=int, default=3)
     own.add_argument("--jumps", type=int, default=100)
+    own.add_argument("--limit", type=float, default=6.0)
+    own.add_argument("--budget", type=float, default=200.0)
+    own.add_argument("--mmcv-python", default=os.environ.get("CV_BENCH_MMCV_PYTHON", sys.executable))
     options, rest = own.parse_known_args()
     args = arguments(__doc__, rest)
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     report = Report("video", threads=args.threads)
     memory: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for size, name in (("1280x720", "720p"), ("1920x1080", "1080p")):
-            for group in (12, 250):
-                video = make_video(Path(folder, f"{name}-{group}.mp4"), size, group)
-                for case in ("sequential", "random", "cvt2frames"):
-                    if case == "cvt2frames" and group != 12:
-                        continue
-                    what = f"{options.jumps} jumps" if case == "random" else case
-                    title = f"{what}, {name}, GOP {group}"
-                    seconds, peaks = compare(case, video, options.rounds, options.jumps)
-                    report.add(title, seconds)
-                    memory[title] = peaks
-    warp(report)
+        start = time.monotonic()
+        cases = list_cases(Path(folder), options.jumps)
+        for done, (title, case, readers, make) in enumerate(cases):
+            late = start + options.budget * (done + 1) / len(cases)
+            seconds, peaks = compare(case, readers, make(), options, late)
+            if seconds:
+                report.add(title, seconds)
+                print(
+                    "    peak memory, MiB: " + ", ".join(f"{k} {v:.0f}" for k, v in peaks.items()), flush=True
+                )
+                memory[title] = peaks
+        growth = read_many(Path(folder))
     path = report.write(args.out)
     result = json.loads(path.read_text())
-    result["peak_memory_mib"] = memory
-    result["rounds"] = options.rounds
+    result.update(peak_memory_mib=memory, memory_of_many_reads=growth, rounds=options.rounds)
     path.write_text(json.dumps(result, indent=1) + "\n")
+    for name, row in growth.items():
+        assert row["growth_mib"] <= MOST_GROWTH_MIB, f"{name}: memory grew by {row['growth_mib']} MiB"
+
+
+Case = tuple[str, str, tuple[str, ...], Callable[[], Path]]
+
+
+def list_cases(folder: Path, jumps: int) -> list[Case]:
+    """Title, case, readers, and what makes the video."""
+    cases: list[Case] = []
+    for name, size in SIZES.items():
+        for group in (12, 250):
+
+            def make(
+                path: Path = folder / f"{name}-{group}.mp4", size: str = size, group: int = group
+            ) -> Path:
+                return path if path.exists() else make_video(path, size, group)
+
+            tail = f"{name}, GOP {group}"
+            cases.append((f"sequential, {tail}", "sequential", READERS, make))
+            cases.append((f"{jumps} jumps, {tail}", "random", READERS, make))
+            if group == 12:
+                cases.append((f"cvt2frames, {tail}", "cvt2frames", ("cv", "cv without PyAV", "mmcv"), make))
+    cases += [(f"{warp}, 1080 x 1920 x 3", warp, ("cv", "mmcv"), lambda: folder) for warp in WARPS]
+    return cases
 
 
 def make_video(path: Path, size: str, group: int) -> Path:
     """A moving test picture with noise, so that it does not compress to nothing."""
     ffmpeg = shutil.which("ffmpeg")
     assert ffmpeg is not None, "this benchmark needs the ffmpeg program"
-    source = f"testsrc2=size={size}:rate=25,noise=alls=12:allf=t"
+    source = f"testsrc2=size={size}:rate=25,noise=alls=6:allf=t"
     command = [ffmpeg, "-v", "error", "-f", "lavfi", "-i", source, "-frames:v", str(FRAMES)]
-    command += ["-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-g", str(group), "-sc_threshold", "0"]
+    command += ["-c:v", "libx264", "-preset", "veryfast", "-crf", "26", "-bf", "2"]
+    command += ["-g", str(group), "-sc_threshold", "0"]
     subprocess.run([*command, "-pix_fmt", "yuv420p", str(path)], check=True)
     return path
 
 
-def compare(case: str, video: Path, rounds: int, jumps: int) -> tuple[dict[str, float], dict[str, float]]:
+def compare(
+    case: str, readers: tuple[str, ...], video: Path, options: argparse.Namespace, late: float
+) -> tuple[dict[str, float], dict[str, float]]:
     """Median seconds and greatest peak of memory, in MiB, of each reader that can do the case."""
     seconds: dict[str, list[float]] = {}
     peaks: dict[str, float] = {}
     missing: set[str] = set()
-    for _ in range(rounds):
-        for reader in READERS:
+    for turn in range(options.rounds):
+        if turn and time.monotonic() > late:
+            break
+        for reader in readers:
             if reader in missing:
                 continue
-            command = [sys.executable, "-W", "ignore", __file__, "--case", case, "--reader", reader]
-            command += ["--jumps", str(jumps)]
-            done = subprocess.run(
-                [*command, "--video", str(video)], capture_output=True, text=True, check=False
-            )
+            python = options.mmcv_python if reader == "mmcv" else sys.executable
+            command = [python, "-W", "ignore", __file__, "--case", case, "--reader", reader]
+            command += ["--jumps", str(options.jumps), "--limit", str(options.limit), "--video", str(video)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
+                assert reader != "cv", done.stderr
                 missing.add(reader)
                 continue
             got = json.loads(done.stdout.splitlines()[-1])
@@ -104,17 +149,97 @@ def run_case() -> dict[str, float]:
     for name in ("--case", "--reader", "--video"):
         parser.add_argument(name, required=True)
     parser.add_argument("--jumps", type=int, default=100)
+    parser.add_argument("--limit", type=float, default=6.0)
     args = parser.parse_args()
-    numbers = random.Random(0).choices(range(FRAMES), k=args.jumps)
-    prepare: Callable[[str, list[int]], dict[str, Callable[[], Any]]] = OPENERS[args.reader]
-    calls = prepare(args.video, numbers)
-    start = time.perf_counter()
-    calls[args.case]()
-    seconds = time.perf_counter() - start
+    if args.case.startswith("flow_warp"):
+        seconds = warp(args.reader, *args.case.split()[1:])
+    elif args.case == "many reads":
+        return many_reads(args.video, args.reader)
+    else:
+        numbers = Numbers(args.jumps, args.limit)
+        prepare: Callable[[str, Numbers], dict[str, Callable[[], Any]]] = OPENERS[args.reader]
+        calls = prepare(args.video, numbers)
+        start = time.perf_counter()
+        calls[args.case]()
+        seconds = time.perf_counter() - start
+        if args.case == "random":
+            seconds *= args.jumps / numbers.made
     return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def open_cv(video: str, numbers: list[int], backend: str = "auto") -> dict[str, Callable[[], Any]]:
+class Numbers:
+    """Numbers of frames to jump to, the same for all readers, until the time is up."""
+
+    def __init__(self, jumps: int, limit: float) -> None:
+        self.numbers = random.Random(0).choices(range(FRAMES), k=jumps)
+        self.limit = limit
+        self.made = 0
+
+    def __iter__(self) -> Iterator[int]:
+        start = time.perf_counter()
+        for number in self.numbers:
+            if time.perf_counter() - start > self.limit:
+                return
+            yield number
+            self.made += 1
+
+
+def read_many(folder: Path) -> dict[str, dict[str, float]]:
+    """Growth of memory over many reads, with both decoders."""
+    video = make_video(folder / "tiny.mp4", "128x96", 12)
+    growth = {}
+    for reader in ("cv", "cv without PyAV"):
+        command = [sys.executable, "-W", "ignore", __file__, "--case", "many reads", "--reader", reader]
+        done = subprocess.run([*command, "--video", str(video)], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            growth[reader] = json.loads(done.stdout.splitlines()[-1])
+            row = growth[reader]
+            print(
+                f"video: {row['reads']:.0f} reads, {reader}: {row['seconds']:.1f} s, resident "
+                f"{row['early_mib']:.1f} MiB after 5,000, {row['late_mib']:.1f} MiB at the end"
+            )
+    return growth
+
+
+def many_reads(video: str, reader: str) -> dict[str, float]:
+    """100,000 frames in runs of twenty, each from anywhere in the video."""
+    import cv.video
+
+    if reader == "cv":
+        import av  # noqa: F401
+    rng = random.Random(0)
+    start, early = time.perf_counter(), 0.0
+    with cv.video.VideoReader(video, backend="av" if reader == "cv" else "opencv") as frames:
+        reads = 0
+        while reads < MANY_READS:
+            frames[rng.randrange(FRAMES - 20)]
+            for _ in range(19):
+                assert frames.read() is not None
+            reads += 20
+            if reads == 5000:
+                early = resident_mib()
+    late = resident_mib()
+    return {
+        "reads": reads,
+        "seconds": time.perf_counter() - start,
+        "early_mib": early,
+        "late_mib": late,
+        "growth_mib": late - early,
+    }
+
+
+def resident_mib() -> float:
+    """Memory of this process that is in use now (at its peak, where the system does not tell)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found = re.search(r"VmRSS:\s+(\d+)", status)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def open_cv(video: str, numbers: Numbers, backend: str = "auto") -> dict[str, Callable[[], Any]]:
     """Ours. Random access pays for opening and for the index."""
     import cv.video
 
@@ -130,7 +255,7 @@ def open_cv(video: str, numbers: list[int], backend: str = "auto") -> dict[str, 
     }
 
 
-def open_mmcv(video: str, numbers: list[int]) -> dict[str, Callable[[], Any]]:
+def open_mmcv(video: str, numbers: Numbers) -> dict[str, Callable[[], Any]]:
     """mmcv 1.3.15."""
     import mmcv
 
@@ -143,7 +268,7 @@ def open_mmcv(video: str, numbers: list[int]) -> dict[str, Callable[[], Any]]:
     }
 
 
-def open_opencv(video: str, numbers: list[int]) -> dict[str, Callable[[], Any]]:
+def open_opencv(video: str, numbers: Numbers) -> dict[str, Callable[[], Any]]:
     """OpenCV's own; its jumps are not frame-exact on every file."""
     import cv2
 
@@ -161,7 +286,7 @@ def open_opencv(video: str, numbers: list[int]) -> dict[str, Callable[[], Any]]:
     return {"sequential": sequential, "random": jump}
 
 
-def open_pyav(video: str, numbers: list[int]) -> dict[str, Callable[[], Any]]:
+def open_pyav(video: str, numbers: Numbers) -> dict[str, Callable[[], Any]]:
     """PyAV, with the usual code for a jump: seek back, decode up to the time stamp."""
     import av
 
@@ -186,7 +311,7 @@ def open_pyav(video: str, numbers: list[int]) -> dict[str, Callable[[], Any]]:
     return {"sequential": sequential, "random": jump}
 
 
-def open_decord(video: str, numbers: list[int]) -> dict[str, Callable[[], Any]]:
+def open_decord(video: str, numbers: Numbers) -> dict[str, Callable[[], Any]]:
     """decord."""
     import decord
 
@@ -196,7 +321,7 @@ def open_decord(video: str, numbers: list[int]) -> dict[str, Callable[[], Any]]:
     }
 
 
-def open_torchcodec(video: str, numbers: list[int]) -> dict[str, Callable[[], Any]]:
+def open_torchcodec(video: str, numbers: Numbers) -> dict[str, Callable[[], Any]]:
     """torchcodec, frames as (H, W, 3)."""
     from torchcodec.decoders import VideoDecoder
 
@@ -209,7 +334,7 @@ def open_torchcodec(video: str, numbers: list[int]) -> dict[str, Callable[[], An
     }
 
 
-OPENERS: dict[str, Callable[[str, list[int]], dict[str, Callable[[], Any]]]] = {
+OPENERS: dict[str, Callable[[str, Numbers], dict[str, Callable[[], Any]]]] = {
     "cv": lambda video, numbers: open_cv(video, numbers, "av"),
     "cv without PyAV": lambda video, numbers: open_cv(video, numbers, "opencv"),
     "OpenCV": open_opencv,
@@ -220,7 +345,7 @@ OPENERS: dict[str, Callable[[str, list[int]], dict[str, Callable[[], Any]]]] = {
 }
 
 
-def random_read(reader: Any, numbers: list[int], convert: Callable[[Any], Any] = lambda frame: frame) -> None:
+def random_read(reader: Any, numbers: Numbers, convert: Callable[[Any], Any] = lambda frame: frame) -> None:
     """Frames one at a time, in no order."""
     for number in numbers:
         convert(reader[number])
@@ -232,30 +357,23 @@ def in_folder(write: Callable[[str], None]) -> None:
         write(folder)
 
 
-def warp(report: Any) -> None:
-    """``flow_warp`` of one 1080p frame."""
+def warp(reader: str, mode: str, dtype: str) -> float:
+    """Least seconds of ``flow_warp`` of one 1080p frame: the machine's own noise only adds."""
     import numpy as np
-    from harness import Call
 
-    import cv.video
-
-    try:
-        import mmcv
-    except ImportError:
-        mmcv = None
+    if reader == "cv":
+        from cv.video import flow_warp
+    else:
+        from mmcv import flow_warp
     rng = np.random.default_rng(0)
     flow = rng.normal(0, 3, (1080, 1920, 2)).astype(np.float32)
-    for dtype in (np.uint8, np.float32):
-        img = (rng.random((1080, 1920, 3)) * 255).astype(dtype)
-        for mode in ("nearest", "bilinear"):
-            calls: dict[str, Call] = {
-                name: lambda module=module, img=img, mode=mode: module.flow_warp(
-                    img, flow, interpolate_mode=mode
-                )
-                for name, module in (("cv", cv.video), ("mmcv", mmcv))
-                if module is not None
-            }
-            report.compare(f"flow_warp, {mode}, 1080 x 1920 x 3 {np.dtype(dtype)}", calls, seconds=2)
+    img = (rng.random((1080, 1920, 3)) * 255).astype(dtype)
+    times = []
+    while len(times) < 5 or (sum(times) < 1 and len(times) < 20):
+        start = time.perf_counter()
+        flow_warp(img, flow, interpolate_mode=mode)
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 if __name__ == "__main__":

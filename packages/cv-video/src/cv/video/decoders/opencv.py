@@ -2,8 +2,8 @@
 
 OpenCV's own jump to a frame number divides time stamps by a mean frame rate, so it can land elsewhere. Here
 the time stamp of each frame is kept, a jump aims before the frame wanted, the stamp found there says where it
-landed, and the rest is read. If that fails, or the stamps cannot be relied on, reading begins again at the
-first frame.
+landed, and the rest is read; behind the frame wanted, it aims earlier. If that fails, or the stamps cannot be
+relied on, reading begins again at the first frame.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class OpenCVDecoder:
                 self._restart()
             return
         aim = round(self._index.times[index] / 1e9 * self.fps) - 1
-        for step in (0, 4, 32):
+        for step in (0, 4, 16, 64, 256):  # variable frame rates and long groups need more
             if aim - step < 1:
                 break
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, aim - step)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from .base import Frame, VideoError
 from .pyav_cursor import Cursor
@@ -46,6 +47,7 @@ class PyAVDecoder:
         self._index: PacketIndex | None = None
         self._cursor = Cursor(filename)
         self._cursors = [self._cursor]  # the one used last comes last
+        self._reformatter = VideoReformatter()
         stream = self._cursor.stream
         self.width, self.height = stream.width, stream.height
         self.fps = float(stream.average_rate or stream.guessed_rate or 0)
@@ -81,8 +83,10 @@ class PyAVDecoder:
 
     def to_frame(self, picture: Any, keep: bool) -> Frame:
         """The picture converted to BGR, which makes a new array each time."""
-        # Bicubic, as OpenCV does it: it matters where the chroma planes are enlarged.
-        image: Frame = picture.to_ndarray(format="bgr24", interpolation="BICUBIC")
+        # Bicubic, as OpenCV does it: it matters where the chroma planes are enlarged. (The frame's own
+        # ``to_ndarray`` would set up the conversion anew for each frame.)
+        converted: Any = self._reformatter.reformat(picture, format="bgr24", interpolation="BICUBIC")
+        image: Frame = converted.to_ndarray()
         turns = _quarter_turns(picture)
         return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 

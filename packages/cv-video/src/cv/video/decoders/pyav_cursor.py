@@ -26,6 +26,7 @@ class Cursor:
     def __init__(self, filename: str, index: PacketIndex | None = None) -> None:
         self._filename = filename
         self.index = index
+        self._pending: list[Any] = []
         self._open()
 
     def peek(self) -> Any:
@@ -91,7 +92,7 @@ class Cursor:
         self.stream.thread_type = "AUTO"
         self.position = 0  # number of the frame that comes next
         self._target = -1  # number of the frame we are on the way to
-        self._pending: list[Any] = []
+        self._pending = []
         self._frames = self._decode(self.container.demux(self.stream))
 
     def _decode(self, packets: Iterator[Any], place: int = 0) -> Iterator[Any]:
