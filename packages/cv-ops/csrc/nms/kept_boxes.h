@@ -81,6 +81,39 @@ inline uint32_t may_suppress(const Boxes<A>& nodes, int64_t first, const Box<A>&
   return mask;
 }
 
+// Indices of the first n boxes along a Morton curve through their centres: near ones lie near.
+template <typename A>
+std::vector<int32_t> morton_order(const Boxes<A>& all, int64_t n) {
+  constexpr int32_t cells = 2048;
+  constexpr A inf = std::numeric_limits<A>::infinity();
+  // Sums of huge coordinates may overflow to infinity and their scaled value to NaN: any cell will do.
+  const auto cell = [](A v) { return v > A(0) ? v < A(cells - 1) ? static_cast<uint32_t>(v) : cells - 1 : 0u; };
+  const auto spread_bits = [](uint32_t v) {  // 11 bits with a zero between each two: half of a code
+    v = (v | v << 8) & 0x00ff00ff;
+    v = (v | v << 4) & 0x0f0f0f0f;
+    v = (v | v << 2) & 0x33333333;
+    return (v | v << 1) & 0x55555555;
+  };
+  A xlo = inf, ylo = inf, xhi = -inf, yhi = -inf;  // of the centres (doubled) of boxes that take part
+  for (int64_t i = 0; i < n; ++i) {
+    if (!(all.area[i] > A(0))) continue;
+    const A x = all.x1[i] + all.x2[i], y = all.y1[i] + all.y2[i];
+    xlo = smaller(xlo, x), xhi = larger(xhi, x), ylo = smaller(ylo, y), yhi = larger(yhi, y);
+  }
+  const A xscale = xhi > xlo ? A(cells - 1) / (xhi - xlo) : A(0);
+  const A yscale = yhi > ylo ? A(cells - 1) / (yhi - ylo) : A(0);
+  std::vector<uint32_t> codes(n, 0);  // a box that takes no part may be anywhere
+  std::vector<int32_t> order(n);
+  for (int64_t i = 0; i < n; ++i) {
+    order[i] = static_cast<int32_t>(i);
+    if (!(all.area[i] > A(0))) continue;
+    const A x = (all.x1[i] + all.x2[i] - xlo) * xscale, y = (all.y1[i] + all.y2[i] - ylo) * yscale;
+    codes[i] = spread_bits(cell(x)) | spread_bits(cell(y)) << 1;
+  }
+  stable_sort_by_key(order, codes, static_cast<uint32_t>(cells) * cells - 1);
+  return order;
+}
+
 template <typename A>
 class KeptList {
  public:
@@ -112,7 +145,9 @@ class KeptTree {
 
   // Lays the tree out for the first n of `all`.
   void reset(const Boxes<A>& all, int64_t n) {
-    place_by_morton_order(all, n);
+    order_ = morton_order(all, n);
+    slot_.resize(n);
+    for (int64_t i = 0; i < n; ++i) slot_[order_[i]] = static_cast<int32_t>(i);
     levels_.clear();
     for (int64_t size = n;; size = (size + kLanes - 1) / kLanes) {
       levels_.emplace_back().reset(size);
@@ -167,45 +202,9 @@ class KeptTree {
     return false;
   }
 
-  void place_by_morton_order(const Boxes<A>& all, int64_t n) {
-    constexpr A inf = std::numeric_limits<A>::infinity();
-    A xlo = inf, ylo = inf, xhi = -inf, yhi = -inf;  // of the centres (doubled) of boxes that take part
-    for (int64_t i = 0; i < n; ++i) {
-      if (!(all.area[i] > A(0))) continue;
-      const A x = all.x1[i] + all.x2[i], y = all.y1[i] + all.y2[i];
-      xlo = smaller(xlo, x), xhi = larger(xhi, x), ylo = smaller(ylo, y), yhi = larger(yhi, y);
-    }
-    const A xscale = xhi > xlo ? A(kCells - 1) / (xhi - xlo) : A(0);
-    const A yscale = yhi > ylo ? A(kCells - 1) / (yhi - ylo) : A(0);
-    codes_.resize(n);
-    order_.resize(n);
-    for (int64_t i = 0; i < n; ++i) {
-      order_[i] = static_cast<int32_t>(i);
-      codes_[i] = 0;  // a box that takes no part is never put into the tree: any slot will do
-      if (!(all.area[i] > A(0))) continue;
-      const A x = (all.x1[i] + all.x2[i] - xlo) * xscale, y = (all.y1[i] + all.y2[i] - ylo) * yscale;
-      codes_[i] = spread_bits(cell(x)) | spread_bits(cell(y)) << 1;
-    }
-    stable_sort_by_key(order_, codes_, static_cast<uint32_t>(kCells) * kCells - 1);
-    slot_.resize(n);
-    for (int64_t i = 0; i < n; ++i) slot_[order_[i]] = static_cast<int32_t>(i);
-  }
-
-  static constexpr int32_t kCells = 2048;
-  // Sums of huge coordinates may overflow to infinity and their scaled value to NaN: any cell will do.
-  static uint32_t cell(A v) { return v > A(0) ? v < A(kCells - 1) ? static_cast<uint32_t>(v) : kCells - 1 : 0; }
-  // 11 bits with a zero between each two: half of a Morton code.
-  static uint32_t spread_bits(uint32_t v) {
-    v = (v | v << 8) & 0x00ff00ff;
-    v = (v | v << 4) & 0x0f0f0f0f;
-    v = (v | v << 2) & 0x33333333;
-    return (v | v << 1) & 0x55555555;
-  }
-
   A offset_, threshold_, low_threshold_;
   std::vector<Boxes<A>> levels_;  // 0: the boxes; each next one bounds 16 of the one below
   std::vector<int32_t> slot_, order_;
-  std::vector<uint32_t> codes_;
 };
 
 }  // namespace cv::nms
