@@ -86,10 +86,14 @@ def dequantize(
     """
     _check(min_val, max_val, levels)
     values = np.asarray(arr)
-    result = values + 0.5
-    result *= (max_val - min_val) / levels
-    result += min_val
-    return np.asarray(result).astype(dtype, copy=False)
+    out = np.empty(values.shape, dtype)
+    flat_in, flat_out = values.reshape(-1), out.reshape(-1)
+    for start in range(0, values.size, _BLOCK):
+        middle = flat_in[start : start + _BLOCK] + 0.5
+        middle *= (max_val - min_val) / levels
+        middle += min_val
+        flat_out[start : start + _BLOCK] = middle
+    return out
 
 
 def _check(min_val: float, max_val: float, levels: object) -> None:

@@ -66,11 +66,11 @@ def map_values(img: Image, function: Function, line: tuple[float, float] | None 
 
 def apply_table(img: Image, table: Image, line: tuple[float, float] | None = None) -> Image:
     """Look every value of a uint8 or uint16 image up in `table`, (256,) or (65536,)."""
-    if img.dtype == np.uint16:
-        return np.take(table, img)
     if img.size == 0:
         return np.empty(img.shape, table.dtype)
     flat = _as_plane(img)
+    if img.dtype == np.uint16:
+        return _apply_wide_table(flat, table).reshape(img.shape)
     if line is not None:
         for linear in (_scale_abs, _weighted):
             shift = _exact_shift(linear, line, table)
@@ -114,7 +114,7 @@ def histograms(img: Image) -> list[npt.NDArray[np.int64]]:
         for start in range(0, img.shape[0], part):
             for channel, count in enumerate(counts):
                 found = cv2.calcHist([values[start : start + part]], [channel], None, [size], [0, size])
-                np.add(count, found.ravel(), out=count, casting="unsafe")
+                count += found.ravel().astype(np.int64)
         return counts
     planes = img[..., None] if img.ndim == 2 else img
     return [np.bincount(planes[..., channel].ravel(), minlength=size) for channel in range(channels(img))]
@@ -165,6 +165,16 @@ def _in_pairs(flat: Image, tables: Sequence[Image]) -> Image | None:
         pairs[:, 0, pair] = np.bitwise_or.outer(high.astype(np.uint16) << 8, low).ravel()
     whole = flat.reshape(height, width).view(np.uint16)
     return cv2.LUT(whole.reshape(height, -1, count), pairs).view(np.uint8)
+
+
+def _apply_wide_table(flat: Image, table: Image) -> Image:
+    """Look uint16 values up in a table (65536,)."""
+    if _looks_up_uint16():
+        return cv2.LUT(flat, table)
+    out = np.empty(flat.shape, table.dtype)
+    for rows in row_blocks(flat, 8):  # NumPy makes 8-byte indices of them
+        np.take(table, flat[rows], out=out[rows], mode="clip")  # "raise" would copy the result once more
+    return out
 
 
 @functools.cache

@@ -16,7 +16,6 @@ from cv.image._arrays import (
     OPENCV_DTYPES,
     Image,
     by_four_channels,
-    channels,
     check_image,
     check_not_empty,
     copied,
@@ -113,12 +112,12 @@ def impad(
         raise AssertionError(f"padding_mode must be one of {list(_BORDERS)}, got {padding_mode!r}")
     fill = _pad_values(pad_val, img)
     left, top, right, bottom = _padding(img, shape, padding)
-    if min(left, top, right, bottom) < 0:
+    if left < 0 or top < 0 or right < 0 or bottom < 0:
         raise AssertionError(
             f"the padded image must not be smaller than {img.shape[:2]}, got shape={shape}, padding={padding}"
         )
     border = _BORDERS[padding_mode]
-    if channels(img) <= 4 and img.size and img.dtype in OPENCV_DTYPES:
+    if len(fill) <= 4 and img.size and img.dtype in OPENCV_DTYPES:
         return like(cv2.copyMakeBorder(for_cv2(img), top, bottom, left, right, border, value=fill), img)
     if padding_mode == "constant":
         height, width = img.shape[0] + top + bottom, img.shape[1] + left + right
@@ -146,8 +145,8 @@ def impad_to_multiple(img: Image, divisor: int, pad_val: float | Sequence[float]
     """
     if not is_natural(divisor) or divisor == 0:
         raise ValueError(f"divisor must be a positive integer, got {divisor!r}")
-    height, width = (-(-side // int(divisor)) * int(divisor) for side in check_image(img).shape[:2])
-    return impad(img, shape=(height, width), pad_val=pad_val)
+    by, shape = int(divisor), check_image(img).shape
+    return impad(img, shape=(-(-shape[0] // by) * by, -(-shape[1] // by) * by), pad_val=pad_val)
 
 
 def cutout(img: Image, shape: int | tuple[int, int], pad_val: float | tuple[float, ...] = 0) -> Image:
@@ -196,8 +195,9 @@ def paste(img: Image, x: int, y: int, width: int, height: int, fill: list[float]
 
 
 def _pixel(fill: list[float], img: Image) -> Image:
-    """One value for a grey image, or one for each channel, saturated to the dtype."""
-    values = np.asarray(fill if img.ndim == 3 else fill[0])
+    """One value if it is the same for all channels, or one for each, saturated to the dtype."""
+    same = img.ndim == 2 or len(set(fill)) == 1  # NumPy fills with one value much faster
+    values = np.asarray(fill[0] if same else fill)
     if img.dtype.kind in "iu":
         limits = np.iinfo(img.dtype)
         values = np.clip(np.rint(values), limits.min, limits.max)

@@ -112,8 +112,10 @@ def clahe(img: Image, clip_limit: float = 40.0, tile_grid_size: tuple[int, int] 
     method = cv2.createCLAHE(float(clip_limit), tile_grid_size)
     if values.ndim == 2:
         return method.apply(for_cv2(values))
-    planes = [method.apply(np.ascontiguousarray(values[..., channel])) for channel in range(values.shape[2])]
-    return np.stack(planes, axis=2)
+    out = np.empty(values.shape, values.dtype)
+    for channel in range(values.shape[2]):
+        out[..., channel] = method.apply(np.ascontiguousarray(values[..., channel]))
+    return out
 
 
 def _check_clahe(img: object, clip_limit: object, tile_grid_size: object) -> None:

@@ -156,7 +156,7 @@ def _per_channel(value: PerChannel, img: Image, name: str) -> npt.NDArray[np.flo
         raise ValueError(
             f"{name} must have 1 or {channels(img)} values for img {img.shape}, got {values.size}"
         )
-    return np.broadcast_to(values, channels(img))
+    return values if values.size == channels(img) else np.full(channels(img), values[0])
 
 
 def _swaps(img: Image, wanted: bool, name: str) -> bool:
