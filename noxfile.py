@@ -84,6 +84,16 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """Run the operator tests in every dtype and write what they proved to ``docs/conformance.md``."""
+    run = develop(session, *test_requirements("cv-ops"))
+    data, page = "docs/conformance.json", "docs/conformance.md"
+    plugin = ["-p", "cv_testing.conformance", "--conformance", data]
+    run("-m", "pytest", "-q", "packages/cv-ops/tests", *plugin, *session.posargs, PYTHONPATH="testing")
+    run("-m", "cv_testing.conformance", data, page, PYTHONPATH="testing")
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """A wheel and an sdist of each package, in ``dist/``."""
     run = develop(session)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cv.ops import batched_nms, nms
 from cv.ops._load import available_cpu_isas, forced_cpu_isa
+from cv_testing import conformance
 from cv_testing.ops import (
     DEVICES,
     DTYPES,
@@ -130,13 +131,9 @@ class TestGreedy:
         scores = torch.randint(0, 40, (150,), generator=g)
         for threshold in (0.0, 0.25, 0.5, 0.75, 1.0):
             expected = exact_nms(boxes.tolist(), scores.tolist(), Fraction(threshold), offset)
-            _, inds = nms(
-                boxes.to(device=device, dtype=dtype),
-                scores.to(device=device, dtype=dtype),
-                threshold,
-                offset=offset,
-            )
-            assert inds.tolist() == expected, threshold
+            args = boxes.to(device=device, dtype=dtype), scores.to(device=device, dtype=dtype), threshold
+            with conformance.cell("forward", nms, args, device, dtype):
+                assert nms(*args, offset=offset)[1].tolist() == expected, threshold
 
     @settings(max_examples=60, deadline=None)
     @given(
@@ -359,17 +356,18 @@ class TestBatched:
 
 class TestGradient:
     @pytest.mark.parametrize("device", DEVICES)
-    def test_flows_from_dets_to_the_kept_boxes_and_scores(self, device: str) -> None:
-        boxes, scores = random_boxes(50, span=100)
-        boxes, scores = boxes.to(device).requires_grad_(), scores.to(device).requires_grad_()
-        dets, keep = nms(boxes, scores, 0.5)
-        assert not keep.requires_grad
-        weights = torch.rand(dets.shape, device=device)
-        grads = torch.autograd.grad((dets * weights).sum(), (boxes, scores))
-        expected = torch.zeros(50, 5, device=device)
-        expected[keep] = weights
-        torch.testing.assert_close(grads[0], expected[:, :4], rtol=0, atol=0)
-        torch.testing.assert_close(grads[1], expected[:, 4], rtol=0, atol=0)
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_flows_from_dets_to_the_kept_boxes_and_scores(self, device: str, dtype: torch.dtype) -> None:
+        boxes, scores = (t.to(device, dtype).requires_grad_() for t in random_boxes(50, span=100))
+        with conformance.cell("backward", nms, (boxes, scores, 0.5), device, dtype):
+            dets, keep = nms(boxes, scores, 0.5)
+            assert not keep.requires_grad
+            weights = torch.rand(dets.shape, device=device, dtype=dtype)
+            grads = torch.autograd.grad(dets, (boxes, scores), weights)
+            expected = torch.zeros(50, 5, device=device, dtype=dtype)
+            expected[keep] = weights
+            torch.testing.assert_close(grads[0], expected[:, :4], rtol=0, atol=0)
+            torch.testing.assert_close(grads[1], expected[:, 4], rtol=0, atol=0)
 
 
 class TestContract:

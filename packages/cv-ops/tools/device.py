@@ -8,7 +8,8 @@ are used from their source folders, cv-ops from a staging folder that the build 
 
 Steps, all by default, or some by --steps: build (kept in packages/cv-ops/build/device and incremental),
 test (the whole cv-ops suite, CUDA cases included), sanitize (compute-sanitizer memcheck over the float32
-CUDA cases), bench. OUT receives the logs, tests.xml, one JSON per benchmark, summary.md and status.json.
+CUDA cases), bench. OUT receives the logs, tests.xml, conformance.json (its cuda cells belong into
+docs/conformance.json), one JSON per benchmark, summary.md and status.json.
 --cpu runs the same flow without a GPU, to check this script itself.
 """
 
@@ -124,6 +125,7 @@ class Session:
         command = [
             *(sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"),
             *(f"--junitxml={self.out / 'tests.xml'}", "--deselect", "packages/cv-ops/tests/test_wheel.py"),
+            *("-p", "cv_testing.conformance", "--conformance", self.out / "conformance.json"),
             PACKAGE / "tests",
         ]
         if self.options.tests:
