@@ -19,6 +19,14 @@ def get_compiling_cuda_version() -> str:
     return text.decode()
 
 
+def get_onnxruntime_op_path() -> str:
+    """An empty string: cv-ops has no library of ONNX Runtime operators.
+
+    Code written for mmcv 1.x takes an empty path for "not built" and does not register any.
+    """
+    return ""
+
+
 def collect_env() -> dict[str, str]:
     """Lines for ``cv.utils.collect_env``, which finds this function through an entry point."""
     target: bytes = _cpu_library.cv_ops_torch_target()
