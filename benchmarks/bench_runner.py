@@ -32,7 +32,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 ITERATIONS = 2000
-ROUNDS = 7
+ROUNDS = 5
 
 Loop = Callable[[], float]
 

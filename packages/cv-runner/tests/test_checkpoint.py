@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from runner_toy import ToyModel, kill_while_saving
+from test_evaluation import EvalModel, data_loader
 from test_runner import Model, loader, make
 from torch import nn
 
+from cv.fileio import FileClient
 from cv.parallel import MMDataParallel
 from cv.runner import (
     CheckpointHook,
     ClosureHook,
+    EvalHook,
     IterBasedRunner,
     load_checkpoint,
     save_checkpoint,
@@ -302,3 +305,57 @@ def test_changed_hooks_are_noticed(tmp_path, caplog):
     other.run([loader(1)], [("train", 1)])
     assert "The hooks of after_train_epoch have changed" in caplog.text
     assert other.epoch == 2
+
+
+class TestRemoteFolder:
+    """``out_dir`` as a URI: fsspec, which torch depends on, has a file system in memory."""
+
+    @pytest.fixture
+    def folder(self):
+        fsspec = pytest.importorskip("fsspec", reason="the extra cv-fileio[fsspec] is not installed")
+        system = fsspec.filesystem("memory")
+        system.store.clear()
+        yield "memory://bucket/run"
+        system.store.clear()
+
+    def names(self, folder):
+        return sorted(FileClient.infer_client(uri=folder).list_dir_or_file(folder))
+
+    @pytest.mark.parametrize("background", [False, True])
+    def test_saves_keeps_the_latest_and_resumes(self, tmp_path, folder, background):
+        runner = make(work_dir=str(tmp_path), max_epochs=3)
+        runner.register_hook(
+            CheckpointHook(interval=1, out_dir=folder, max_keep_ckpts=2, background=background)
+        )
+        runner.run([loader(2)], [("train", 1)])
+        assert self.names(folder) == ["epoch_2.pth", "epoch_3.pth"]
+        assert runner.meta["hook_msgs"]["last_ckpt"] == f"{folder}/epoch_3.pth"
+        assert names(tmp_path) == []
+
+        resumed = make(work_dir=str(tmp_path), max_epochs=4)
+        resumed.register_hook(CheckpointHook(interval=1, out_dir=f"{folder}/"))
+        resumed.resume(f"{folder}/epoch_3.pth")
+        assert resumed.epoch == 3
+        resumed.run([loader(2)], [("train", 1)])
+        assert "epoch_4.pth" in self.names(folder)
+
+    def test_keeps_the_best(self, tmp_path, folder):
+        runner = make(model=EvalModel(), work_dir=str(tmp_path), max_epochs=3, meta={})
+        runner.register_hook(EvalHook(data_loader(0.5, 0.25, 0.75), save_best="acc", out_dir=folder))
+        runner.run([loader(1)], [("train", 1)])
+        assert self.names(folder) == ["best_acc_epoch_3.pth"]
+        assert runner.meta["hook_msgs"]["best_ckpt"] == f"{folder}/best_acc_epoch_3.pth"
+
+    def test_a_storage_that_refuses(self, tmp_path, folder, monkeypatch, caplog):
+        from fsspec.implementations.memory import MemoryFileSystem
+
+        def refuse(*args, **kwargs):
+            raise PermissionError("the bucket is read-only")
+
+        runner = make(work_dir=str(tmp_path), max_epochs=2)
+        runner.register_hook(CheckpointHook(interval=1, out_dir=folder))
+        monkeypatch.setattr(MemoryFileSystem, "_open", refuse)
+        with pytest.raises(PermissionError, match="read-only"):  # the last save of a run
+            runner.run([loader(1)], [("train", 1)])
+        assert runner.epoch == 1
+        assert "could not be saved, training goes on: the bucket is read-only" in caplog.text

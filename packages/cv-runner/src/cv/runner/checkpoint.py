@@ -280,13 +280,34 @@ def link_latest(out_dir: str, filename: str, link_name: str = "latest.pth") -> N
     temporary.replace(link)
 
 
-def remove_checkpoint(path: Path) -> None:
-    """Remove a checkpoint, if it is there: a file, or the folder of a sharded one."""
-    if not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    path.joinpath("checkpoint.pth").unlink(missing_ok=True)  # from here on it is none
-    shutil.rmtree(path, ignore_errors=True)
+def in_folder(folder: str, name: str) -> str:
+    """The path or URI of a checkpoint in a folder."""
+    return f"{folder.rstrip('/')}/{name}" if "://" in folder else str(Path(folder, name))
+
+
+def names_in_folder(folder: str) -> list[str]:
+    """The names of what is in a folder, which may be a URI."""
+    if "://" not in folder:
+        return [path.name for path in Path(folder).iterdir()]
+    return list(FileClient.infer_client(uri=folder).list_dir_or_file(folder, list_dir=False))
+
+
+def remove_checkpoint(filename: str) -> bool:
+    """Remove a checkpoint, if it is there: a file, a URI, or the folder of a sharded one. Whether it was."""
+    if "://" in filename:
+        client = FileClient.infer_client(uri=filename)
+        found = client.isfile(filename)
+        if found:
+            client.remove(filename)
+        return found
+    path = Path(filename)
+    if path.is_dir():
+        path.joinpath("checkpoint.pth").unlink(missing_ok=True)  # from here on it is none
+        shutil.rmtree(path, ignore_errors=True)
+        return True
+    found = path.is_file()
+    path.unlink(missing_ok=True)
+    return found
 
 
 def remove_left_overs(folder: Path) -> None:

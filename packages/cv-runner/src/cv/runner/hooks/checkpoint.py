@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cv.runner.checkpoint import remove_checkpoint, remove_left_overs
+from cv.runner.checkpoint import in_folder, names_in_folder, remove_checkpoint, remove_left_overs
 from cv.runner.checkpoint_writer import BackgroundWriter, ForegroundWriter
 from cv.runner.dist_utils import allreduce_params
 from cv.runner.hooks.hook import HOOKS, Hook
@@ -27,7 +28,8 @@ class CheckpointHook(Hook):
         interval: every so many epochs (or iterations); -1 means never.
         by_epoch: count epochs, else iterations.
         save_optimizer: also what only training needs: optimizers and the exact position.
-        out_dir: folder for the checkpoints; by default the runner's ``work_dir``.
+        out_dir: folder for the checkpoints, or the URI of one (``s3://…``, without a ``latest.pth``); by
+            default the runner's ``work_dir``.
         max_keep_ckpts: keep only so many of the latest; -1 keeps all.
         save_last: save after the last epoch (or iteration) in any case.
         sync_buffer: average the buffers over ranks before saving.
@@ -74,6 +76,7 @@ class CheckpointHook(Hook):
         """Settle the folder, and remove what a killed process left of an unfinished file."""
         if not self.out_dir:
             self.out_dir = runner.work_dir
+        self.out_dir = os.fspath(self.out_dir) if self.out_dir else None
         if runner.rank == 0 and self.out_dir and "://" not in str(self.out_dir):
             remove_left_overs(Path(self.out_dir))
         if self.background:
@@ -112,7 +115,8 @@ class CheckpointHook(Hook):
         if runner.rank == 0 or runner.sharded:
             self._save(runner, {**self.args, "filename_tmpl": name}, name)
             runner.writer.finish()
-        return str(Path(str(self.out_dir), name))
+        assert self.out_dir is not None
+        return in_folder(self.out_dir, name)
 
     def _sync_and_save(self, runner: BaseRunner, *, last: bool) -> None:
         if self.sync_buffer:
@@ -144,16 +148,16 @@ class CheckpointHook(Hook):
         runner.save_checkpoint(self.out_dir, save_optimizer=self.save_optimizer, **args)
         if runner.meta is None:
             runner.meta = {}
-        runner.meta.setdefault("hook_msgs", {})["last_ckpt"] = str(Path(self.out_dir, name))
+        runner.meta.setdefault("hook_msgs", {})["last_ckpt"] = in_folder(self.out_dir, name)
 
     def _remove_old(self, template: str, current: int) -> None:
         """Remove the oldest of the numbered checkpoints, up to the current one; later ones are not ours."""
         assert self.out_dir is not None
         pattern = re.compile(re.escape(template).replace(r"\{\}", r"(\d+)"))
         numbered = sorted(
-            (int(match[1]), path)
-            for path in Path(self.out_dir).iterdir()
-            if (match := pattern.fullmatch(path.name)) and int(match[1]) <= current
+            (int(match[1]), name)
+            for name in names_in_folder(self.out_dir)
+            if (match := pattern.fullmatch(name)) and int(match[1]) <= current
         )
-        for _, path in numbered[: -self.max_keep_ckpts]:
-            remove_checkpoint(path)
+        for _, name in numbered[: -self.max_keep_ckpts]:
+            remove_checkpoint(in_folder(self.out_dir, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from cv.runner.checkpoint import remove_checkpoint
+from cv.runner.checkpoint import in_folder, remove_checkpoint
 from cv.runner.hooks.hook import HOOKS, Hook
 from cv.runner.hooks.logger.base import LoggerHook
 from cv.utils import is_seq_of
@@ -281,14 +282,13 @@ class EvalHook(Hook):
         assert self.out_dir is not None, "save_best needs the runner's work_dir, or out_dir"
         former = messages.get("best_ckpt", self.best_ckpt_path)
         name = f"best_{self.key_indicator}_{unit}_{current}.pth".replace("/", "_")
-        path = str(Path(self.out_dir, name))
+        path = in_folder(os.fspath(self.out_dir), name)
         messages["best_score"] = key_score
         messages["best_ckpt"] = self.best_ckpt_path = path
         runner.save_checkpoint(self.out_dir, filename_tmpl=name, create_symlink=False)
 
         def remove_former() -> None:
-            if runner.rank == 0 and former and former != path and Path(former).exists():
-                remove_checkpoint(Path(former))
+            if runner.rank == 0 and former and former != path and remove_checkpoint(former):
                 runner.logger.info("The previous best checkpoint %s was removed", former)
 
         runner.writer.then(remove_former)
