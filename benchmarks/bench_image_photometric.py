@@ -126,6 +126,12 @@ def add_pillow(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
     }
     if name in same:
         calls["pillow"] = same[name]
+    from_arrays: dict[str, Call] = {
+        "imequalize": lambda: np.asarray(ImageOps.equalize(Image.fromarray(img))),
+        "auto_contrast": lambda: np.asarray(ImageOps.autocontrast(Image.fromarray(img), 1)),
+    }
+    if name in from_arrays:
+        calls["pillow from arrays"] = from_arrays[name]
 
 
 def add_albumentations(name: str, calls: dict[str, Call], img: np.ndarray) -> None:

@@ -1,21 +1,45 @@
-"""What the image benchmarks share: the peers that are installed, and the images."""
+"""What the image benchmarks share: the peers that are installed, and the images.
+
+As a script it writes the tables of docs/image.md from the results: python benchmarks/image_peers.py
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import statistics
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import cv2
+import harness
 import numpy as np
-from harness import Call, Report
+from harness import RESULTS, Call, Report
 
 # Time for each call of each case, split into rounds in which the calls take turns.
 SECONDS, ROUNDS = 0.07, 7
+GUIDE = Path(__file__).parents[1] / "docs" / "image.md"
+PEERS = (
+    "bare",
+    "mmcv",
+    "pillow",
+    "pillow from arrays",
+    "albumentations",
+    "kornia-rs",
+    "skimage",
+    "pillow and torch",
+)
 SIZES = {"1080p": (1080, 1920), "small": (300, 451)}
+
+
+# The versions that a report states.
+harness.PACKAGES = (
+    *("numpy", "opencv-python-headless", "pillow", "torch", "mmcv", "albumentations", "albucore"),
+    *("kornia-rs", "scikit-image", "cv-image"),
+)
 
 
 def peer(name: str) -> Any:
@@ -47,8 +71,8 @@ def runs(most_threads: int) -> Iterable[tuple[str, int, np.ndarray]]:
 def compare(report: Report, case: str, calls: Mapping[str, Call], threads: int) -> None:
     """Add a row: processor time for one thread, which a busy machine distorts little, else the wall clock.
 
-    Each call runs once untimed whenever its turn comes: otherwise it would pay, or not, for getting the memory
-    back that the one before it gave to the system, up to 6 ms for a float32 result of 1080p.
+    Each call runs once untimed whenever its turn comes: otherwise it would pay, or not, for getting the
+    memory back that the one before it gave to the system, up to 6 ms for a float32 result of 1080p.
     """
     clock = time.process_time if threads == 1 else time.perf_counter
     samples: dict[str, list[float]] = {name: [] for name in calls}
@@ -65,3 +89,61 @@ def compare(report: Report, case: str, calls: Mapping[str, Call], threads: int) 
             else:
                 samples[name].append(seconds)
     report.add(case, {name: statistics.median(times) for name, times in samples.items()})
+
+
+def main() -> None:
+    """Put the figures of the last runs into the guide, between its two marks."""
+    text = GUIDE.read_text(encoding="utf-8")
+    begin, end = "<!-- figures: begin -->", "<!-- figures: end -->"
+    head, tail = text[: text.index(begin) + len(begin)], text[text.index(end) :]
+    GUIDE.write_text(f"{head}\n{figures()}\n{tail}", encoding="utf-8")
+
+
+def figures() -> str:
+    """The tables of the results, as Markdown."""
+    reports = {
+        name: json.loads((RESULTS / f"image-{name}.json").read_text(encoding="utf-8"))
+        for name in ("photometric", "geometric", "io")
+    }
+    first = reports["photometric"]
+    versions = ", ".join(
+        f"{name} {version}" for name, version in first["versions"].items() if name[:3] != "cv-"
+    )
+    rows = [row for name in ("photometric", "geometric") for row in reports[name]["rows"]]
+    labels = list(dict.fromkeys(_split(row["case"])[1] for row in rows))
+    parts = [f"{first['device']}, Python {first['python']}, {versions}; {first['date']}."]
+    for label in labels:
+        parts += [f"{label}:", _table([row for row in rows if _split(row["case"])[1] == label])]
+    parts += ["Reading, the pipeline and importing:", _table(reports["io"]["rows"])]
+    slower = [
+        f"- `{row['case']}`: {peer} takes {ratio:.2f} of our time"
+        for row in [*rows, *reports["io"]["rows"]]
+        for peer, ratio in row["ratio"].items()
+        if ratio < 0.95
+    ]
+    parts += ["Where a peer is more than 5 % faster:", "\n".join(slower) or "Nowhere."]
+    return "\n\n".join(["", *parts, ""])
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    peers = [name for name in PEERS if any(name in row["ratio"] for row in rows)]
+    lines = [f"| | ms | {' | '.join(peers)} |", "|---" * (len(peers) + 2) + "|"]
+    for row in rows:
+        ratios = (f"{row['ratio'][name]:.2f}" if name in row["ratio"] else "" for name in peers)
+        lines.append(
+            f"| {_split(row['case'])[0]} | {row['seconds']['cv'] * 1e3:.3g} | {' | '.join(ratios)} |"
+        )
+    return "\n".join(lines)
+
+
+def _split(case: str) -> tuple[str, str]:
+    """The name of a case, and its size and threads."""
+    for size in SIZES:
+        name, found, threads = case.rpartition(f", {size}, ")
+        if found:
+            return name, f"{size}, {threads}"
+    return case, ""
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,6 @@ import json, re
 import cv2, numpy as np
 from cv import arraymisc, image
 
-cv2.setNumThreads(1)
 mean, std = np.array([123.0, 116.0, 103.0]), np.array([58.0, 57.0, 56.0])
 img = np.random.default_rng(0).integers(0, 256, (1504, 2400, 3), dtype=np.uint8)
 floats, wide = img.astype(np.float32), img.astype(np.uint16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -15,8 +16,10 @@ OPENCV_DTYPES = frozenset(
     np.dtype(kind) for kind in (np.uint8, np.int8, np.uint16, np.int16, np.float32, np.float64)
 )
 
-# Work on this many bytes at a time where several passes follow each other, so that they meet in the cache.
+# Work on this many bytes at a time, for each thread of OpenCV, where several passes follow each other: so
+# they meet in the cache. Counting more threads would make the blocks, and the memory for them, too large.
 _BLOCK_BYTES = 256 * 1024
+_MOST_BLOCK_THREADS = 8
 
 
 def check_image(img: object, name: str = "img") -> Image:
@@ -96,10 +99,10 @@ def per_channel(
 
 
 def row_blocks(img: Image, itemsize: int) -> Iterator[slice]:
-    """Slices of rows that hold about `_BLOCK_BYTES` each, at `itemsize` bytes for a value."""
+    """Slices of rows that hold about `_BLOCK_BYTES` for each thread, at `itemsize` bytes for a value."""
     height = img.shape[0]
     row_bytes = max(1, img.size // max(1, height) * itemsize)
-    step = max(1, _BLOCK_BYTES // row_bytes)
+    step = max(1, _BLOCK_BYTES * min(cv2.getNumThreads(), _MOST_BLOCK_THREADS) // row_bytes)
     for start in range(0, height, step):
         yield slice(start, min(start + step, height))
 
