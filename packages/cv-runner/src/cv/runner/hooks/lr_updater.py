@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from cv.runner import schedules, validate
 from cv.runner.hooks.hook import HOOKS
-from cv.runner.hooks.schedule import ScheduleHook, Values
+from cv.runner.hooks.schedule import Cyclic, ScheduleHook, ToTarget, Values, format_param, of_all
 from cv.runner.schedules import annealing_cos, annealing_linear
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ class LrUpdaterHook(ScheduleHook):
 
     def get_regular_lr(self, runner: BaseRunner) -> Values:
         """The learning rates of all groups at the runner's progress, without warm-up."""
-        if isinstance(self.base_lr, dict):
-            return {name: [self.get_lr(runner, lr) for lr in lrs] for name, lrs in self.base_lr.items()}
-        return [self.get_lr(runner, lr) for lr in self.base_lr]
+        return of_all(self.base_lr, lambda lr: self.get_lr(runner, lr))
 
     def get_warmup_lr(self, cur_iters: int) -> Values:
         """The learning rates of all groups while warming up, after ``cur_iters`` iterations."""
@@ -207,18 +205,14 @@ class InvLrUpdaterHook(LrUpdaterHook):
         return schedules.inv(base_lr, self.progress(runner), self.gamma, self.power)
 
 
-class _ToTarget(LrUpdaterHook):
+class _ToTarget(ToTarget, LrUpdaterHook):
     """A policy that ends at ``min_lr``, or at ``min_lr_ratio`` times what each group began with."""
 
     def __init__(self, min_lr: float | None = None, min_lr_ratio: float | None = None, **kwargs: Any) -> None:
-        schedules.check_target(min_lr, min_lr_ratio, "lr")
+        self.set_target("lr", min_lr, min_lr_ratio)
         self.min_lr = min_lr
         self.min_lr_ratio = min_lr_ratio
         super().__init__(**kwargs)
-
-    def target_lr(self, base_lr: float) -> float:
-        """The learning rate at the end."""
-        return schedules.target(base_lr, self.min_lr, self.min_lr_ratio)
 
 
 @HOOKS.register_module()
@@ -237,7 +231,7 @@ class CosineAnnealingLrUpdaterHook(_ToTarget):
     def get_lr(self, runner: BaseRunner, base_lr: float) -> float:
         """On the cosine from ``base_lr`` to the target."""
         return schedules.cosine(
-            base_lr, self.progress(runner), self.max_progress(runner), self.target_lr(base_lr)
+            base_lr, self.progress(runner), self.max_progress(runner), self.target(base_lr)
         )
 
 
@@ -257,7 +251,7 @@ class LinearAnnealingLrUpdaterHook(_ToTarget):
     def get_lr(self, runner: BaseRunner, base_lr: float) -> float:
         """On the line from ``base_lr`` to the target."""
         return schedules.linear(
-            base_lr, self.progress(runner), self.max_progress(runner), self.target_lr(base_lr)
+            base_lr, self.progress(runner), self.max_progress(runner), self.target(base_lr)
         )
 
 
@@ -293,7 +287,7 @@ class FlatCosineAnnealingLrUpdaterHook(_ToTarget):
             base_lr,
             self.progress(runner),
             self.max_progress(runner),
-            self.target_lr(base_lr),
+            self.target(base_lr),
             self.start_percent,
         )
 
@@ -333,12 +327,12 @@ class CosineRestartLrUpdaterHook(_ToTarget):
     def get_lr(self, runner: BaseRunner, base_lr: float) -> float:
         """On the cosine of the current period."""
         return schedules.cosine_restart(
-            base_lr, self.progress(runner), self.periods, self.restart_weights, self.target_lr(base_lr)
+            base_lr, self.progress(runner), self.periods, self.restart_weights, self.target(base_lr)
         )
 
 
 @HOOKS.register_module()
-class CyclicLrUpdaterHook(LrUpdaterHook):
+class CyclicLrUpdaterHook(Cyclic, LrUpdaterHook):
     """Rises and falls in equal cycles over the run, by iteration.
 
     Args:
@@ -366,25 +360,12 @@ class CyclicLrUpdaterHook(LrUpdaterHook):
         gamma: float = 1,
         **kwargs: Any,
     ) -> None:
-        self.target_ratio = check_cyclic(by_epoch, target_ratio, step_ratio_up, gamma)
-        self.cyclic_times = cyclic_times
-        self.step_ratio_up = step_ratio_up
-        self.gamma = gamma
-        self.anneal_func = schedules.anneal_function(anneal_strategy)
+        self.set_cycles(by_epoch, target_ratio, cyclic_times, step_ratio_up, anneal_strategy, gamma)
         super().__init__(by_epoch, **kwargs)
 
     def get_lr(self, runner: BaseRunner, base_lr: float) -> float:
         """On the current cycle."""
-        length = self.max_progress(runner) // self.cyclic_times
-        return schedules.cyclic(
-            base_lr,
-            runner.iter,
-            length,
-            int(self.step_ratio_up * length),
-            self.target_ratio,
-            self.gamma,
-            self.anneal_func,
-        )
+        return self.on_cycle(runner, base_lr)
 
 
 @HOOKS.register_module()
@@ -466,50 +447,3 @@ class OneCycleLrUpdaterHook(LrUpdaterHook):
     def get_lr(self, runner: BaseRunner, base_lr: float) -> float:
         """On the cycle."""
         return base_lr * schedules.piecewise(runner.iter, self.lr_phases, self.anneal_func)
-
-
-def format_param(name: str, optimizer: Optimizer, param: float | Sequence[float]) -> list[float]:
-    """One value per parameter group of an optimizer.
-
-    Args:
-        name: of the parameter, for the error.
-        optimizer: the optimizer.
-        param: a number for all groups, or a list or tuple with one per group.
-
-    Raises:
-        ValueError: there are not as many values as groups.
-    """
-    groups = len(optimizer.param_groups)
-    if isinstance(param, (int, float)):
-        return [param] * groups
-    if isinstance(param, (list, tuple)):
-        if len(param) != groups:
-            raise ValueError(f"expected {groups} values for {name}, got {len(param)}")
-        return list(param)
-    raise TypeError(f"{name} must be a number, list or tuple, got {type(param).__name__}")
-
-
-def check_cyclic(
-    by_epoch: bool, target_ratio: float | Sequence[float], step_ratio_up: float, gamma: float
-) -> tuple[float, float]:
-    """Validate the arguments of a cyclic policy; the target ratios as a pair.
-
-    Raises:
-        AssertionError: an argument is out of range (the documented type of that error).
-        ValueError: ``target_ratio`` is neither a number nor a pair.
-    """
-    if by_epoch:
-        raise AssertionError("currently only by_epoch=False is supported by the cyclic policy")
-    if isinstance(target_ratio, (int, float)):
-        pair: tuple[float, ...] = (target_ratio, target_ratio / 1e5)
-    elif isinstance(target_ratio, (tuple, list)):
-        pair = (target_ratio[0], target_ratio[0] / 1e5) if len(target_ratio) == 1 else tuple(target_ratio)
-    else:
-        raise ValueError(f"target_ratio must be a number or a pair, got {type(target_ratio).__name__}")
-    if len(pair) != 2:
-        raise AssertionError(f"target_ratio must have one or two elements, got {target_ratio}")
-    if not 0 <= step_ratio_up < 1:
-        raise AssertionError(f"step_ratio_up must be in [0, 1), got {step_ratio_up}")
-    if not 0 < gamma <= 1:
-        raise AssertionError(f"gamma must be in (0, 1], got {gamma}")
-    return pair[0], pair[1]

@@ -12,8 +12,7 @@ from torch.optim import Optimizer
 
 from cv.runner import schedules, validate
 from cv.runner.hooks.hook import HOOKS
-from cv.runner.hooks.lr_updater import check_cyclic, format_param
-from cv.runner.hooks.schedule import ScheduleHook, Values
+from cv.runner.hooks.schedule import Cyclic, ScheduleHook, ToTarget, Values, format_param, of_all
 
 if TYPE_CHECKING:
     from cv.runner.base_runner import BaseRunner
@@ -61,11 +60,7 @@ class MomentumUpdaterHook(ScheduleHook):
 
     def get_regular_momentum(self, runner: BaseRunner) -> Values:
         """The momenta of all groups at the runner's progress, without warm-up."""
-        if isinstance(self.base_momentum, dict):
-            return {
-                name: [self.get_momentum(runner, m) for m in ms] for name, ms in self.base_momentum.items()
-            }
-        return [self.get_momentum(runner, momentum) for momentum in self.base_momentum]
+        return of_all(self.base_momentum, lambda momentum: self.get_momentum(runner, momentum))
 
     def get_warmup_momentum(self, cur_iters: int) -> Values:
         """The momenta of all groups while warming up, after ``cur_iters`` iterations."""
@@ -135,20 +130,16 @@ class StepMomentumUpdaterHook(MomentumUpdaterHook):
         return schedules.step(base_momentum, self.progress(runner), self.step, self.gamma, self.min_momentum)
 
 
-class _ToTarget(MomentumUpdaterHook):
+class _ToTarget(ToTarget, MomentumUpdaterHook):
     """A policy that ends at ``min_momentum``, or a part of what each group began with."""
 
     def __init__(
         self, min_momentum: float | None = None, min_momentum_ratio: float | None = None, **kwargs: Any
     ) -> None:
-        schedules.check_target(min_momentum, min_momentum_ratio, "momentum")
+        self.set_target("momentum", min_momentum, min_momentum_ratio)
         self.min_momentum = min_momentum
         self.min_momentum_ratio = min_momentum_ratio
         super().__init__(**kwargs)
-
-    def target_momentum(self, base_momentum: float) -> float:
-        """The momentum at the end."""
-        return schedules.target(base_momentum, self.min_momentum, self.min_momentum_ratio)
 
 
 @HOOKS.register_module()
@@ -170,7 +161,7 @@ class CosineAnnealingMomentumUpdaterHook(_ToTarget):
             base_momentum,
             self.progress(runner),
             self.max_progress(runner),
-            self.target_momentum(base_momentum),
+            self.target(base_momentum),
         )
 
 
@@ -193,12 +184,12 @@ class LinearAnnealingMomentumUpdaterHook(_ToTarget):
             base_momentum,
             self.progress(runner),
             self.max_progress(runner),
-            self.target_momentum(base_momentum),
+            self.target(base_momentum),
         )
 
 
 @HOOKS.register_module()
-class CyclicMomentumUpdaterHook(MomentumUpdaterHook):
+class CyclicMomentumUpdaterHook(Cyclic, MomentumUpdaterHook):
     """Falls and rises in equal cycles over the run, by iteration: the mirror of the cyclic learning rate.
 
     Args:
@@ -226,25 +217,12 @@ class CyclicMomentumUpdaterHook(MomentumUpdaterHook):
         gamma: float = 1,
         **kwargs: Any,
     ) -> None:
-        self.target_ratio = check_cyclic(by_epoch, target_ratio, step_ratio_up, gamma)
-        self.cyclic_times = cyclic_times
-        self.step_ratio_up = step_ratio_up
-        self.gamma = gamma
-        self.anneal_func = schedules.anneal_function(anneal_strategy)
+        self.set_cycles(by_epoch, target_ratio, cyclic_times, step_ratio_up, anneal_strategy, gamma)
         super().__init__(by_epoch, **kwargs)
 
     def get_momentum(self, runner: BaseRunner, base_momentum: float) -> float:
         """On the current cycle."""
-        length = self.max_progress(runner) // self.cyclic_times
-        return schedules.cyclic(
-            base_momentum,
-            runner.iter,
-            length,
-            int(self.step_ratio_up * length),
-            self.target_ratio,
-            self.gamma,
-            self.anneal_func,
-        )
+        return self.on_cycle(runner, base_momentum)
 
 
 @HOOKS.register_module()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
@@ -112,9 +113,7 @@ class ScheduleHook(Hook):
         assert self.warmup is not None
         assert self.warmup_iters is not None
         factor = schedules.warmup_factor(self.warmup, cur_iters, self.warmup_iters, self.warmup_ratio)
-        if isinstance(regular, dict):
-            return {name: [self.warmed(v, factor) for v in values] for name, values in regular.items()}
-        return [self.warmed(value, factor) for value in regular]
+        return of_all(regular, lambda value: self.warmed(value, factor))
 
     def before_train_epoch(self, runner: BaseRunner) -> None:
         """Set the value of the epoch."""
@@ -139,3 +138,107 @@ class ScheduleHook(Hook):
         regular = self.regular_values(runner)
         self.keep_regular(regular)
         self.set_values(runner, self.warmup_values(regular, runner.iter) if warming else regular)
+
+
+class ToTarget(ScheduleHook):
+    """A policy that ends at a value, or at a part of what each group began with."""
+
+    def set_target(self, name: str, minimum: float | None, ratio: float | None) -> None:
+        """Settle it: exactly one of the two, which the families call ``min_<name>`` and ``min_<name>_ratio``.
+
+        Raises:
+            AssertionError: both or neither are given.
+        """
+        schedules.check_target(minimum, ratio, name)
+        self._target = minimum, ratio
+
+    def target(self, base: float) -> float:
+        """Where a group that began with ``base`` ends."""
+        return schedules.target(base, *self._target)
+
+
+class Cyclic(ScheduleHook):
+    """A policy of equal cycles over the run, by iteration."""
+
+    def set_cycles(
+        self,
+        by_epoch: bool,
+        target_ratio: float | Sequence[float],
+        cyclic_times: int,
+        step_ratio_up: float,
+        anneal_strategy: str,
+        gamma: float,
+    ) -> None:
+        """Validate the arguments that both families document, and keep them.
+
+        Raises:
+            AssertionError: an argument is out of range.
+            ValueError: an unknown ``anneal_strategy``.
+        """
+        self.target_ratio = check_cyclic(by_epoch, target_ratio, step_ratio_up, gamma)
+        self.cyclic_times = cyclic_times
+        self.step_ratio_up = step_ratio_up
+        self.gamma = gamma
+        self.anneal_func = schedules.anneal_function(anneal_strategy)
+
+    def on_cycle(self, runner: BaseRunner, base: float) -> float:
+        """The value on the current cycle."""
+        length = self.max_progress(runner) // self.cyclic_times
+        up_length = int(self.step_ratio_up * length)
+        return schedules.cyclic(
+            base, runner.iter, length, up_length, self.target_ratio, self.gamma, self.anneal_func
+        )
+
+
+def of_all(values: Values, change: Callable[[float], float]) -> Values:
+    """Every group's value changed."""
+    if isinstance(values, dict):
+        return {name: [change(value) for value in each] for name, each in values.items()}
+    return [change(value) for value in values]
+
+
+def format_param(name: str, optimizer: Optimizer, param: float | Sequence[float]) -> list[float]:
+    """One value per parameter group of an optimizer.
+
+    Args:
+        name: of the parameter, for the error.
+        optimizer: the optimizer.
+        param: a number for all groups, or a list or tuple with one per group.
+
+    Raises:
+        ValueError: there are not as many values as groups.
+    """
+    groups = len(optimizer.param_groups)
+    if isinstance(param, (int, float)):
+        return [param] * groups
+    if isinstance(param, (list, tuple)):
+        if len(param) != groups:
+            raise ValueError(f"expected {groups} values for {name}, got {len(param)}")
+        return list(param)
+    raise TypeError(f"{name} must be a number, list or tuple, got {type(param).__name__}")
+
+
+def check_cyclic(
+    by_epoch: bool, target_ratio: float | Sequence[float], step_ratio_up: float, gamma: float
+) -> tuple[float, float]:
+    """Validate the arguments of a cyclic policy; the target ratios as a pair.
+
+    Raises:
+        AssertionError: an argument is out of range (the documented type of that error).
+        ValueError: ``target_ratio`` is neither a number nor a pair.
+    """
+    if by_epoch:
+        raise AssertionError("currently only by_epoch=False is supported by the cyclic policy")
+    if isinstance(target_ratio, (int, float)):
+        pair: tuple[float, ...] = (target_ratio, target_ratio / 1e5)
+    elif isinstance(target_ratio, (tuple, list)):
+        pair = (target_ratio[0], target_ratio[0] / 1e5) if len(target_ratio) == 1 else tuple(target_ratio)
+    else:
+        raise ValueError(f"target_ratio must be a number or a pair, got {type(target_ratio).__name__}")
+    if len(pair) != 2:
+        raise AssertionError(f"target_ratio must have one or two elements, got {target_ratio}")
+    if not 0 <= step_ratio_up < 1:
+        raise AssertionError(f"step_ratio_up must be in [0, 1), got {step_ratio_up}")
+    if not 0 < gamma <= 1:
+        raise AssertionError(f"gamma must be in (0, 1], got {gamma}")
+    return pair[0], pair[1]
