@@ -11,7 +11,7 @@ def sample(image: Tensor, y: Tensor | float, x: Tensor | float) -> Tensor:
     ``y`` and ``x`` may be tensors without dimensions that require grad.
     """
     height, width = image.shape[1:]
-    if not (-1 <= float(y) <= height and -1 <= float(x) <= width):
+    if not (-1 <= value(y) <= height and -1 <= value(x) <= width):
         return image.sum((1, 2)) * 0 + (y + x) * 0
     top, bottom, down = neighbours(y, height)
     left, right, along = neighbours(x, width)
@@ -22,9 +22,14 @@ def sample(image: Tensor, y: Tensor | float, x: Tensor | float) -> Tensor:
 
 def neighbours(position: Tensor | float, size: int) -> tuple[int, int, Tensor | float]:
     """Two pixels of an axis and the weight of the second; beyond the centres' range, the border's."""
-    if float(position) <= 0:
+    if value(position) <= 0:
         return 0, 0, position * 0
-    if float(position) >= size - 1:
+    if value(position) >= size - 1:
         return size - 1, size - 1, position * 0
-    low = int(position)
+    low = int(value(position))
     return low, low + 1, position - low
+
+
+def value(position: Tensor | float) -> float:
+    """The number itself."""
+    return float(position.detach()) if isinstance(position, Tensor) else position

@@ -1,0 +1,55 @@
+#pragma once
+// What both backends do first: checks for callers that do not come through cv.ops (its Python functions have
+// raised a ValueError before), and the parameters from the arguments.
+
+#include <optional>
+
+#include "../common/torch_stable.h"
+#include "deform_roi_pool.h"
+
+namespace cv::deform_roi_pool {
+
+inline Params make_params(const Tensor& rois, const std::optional<Tensor>& offset, int64_t n, int64_t c, int64_t h,
+                          int64_t w, double spatial_scale, int64_t pooled_h, int64_t pooled_w, int64_t sampling_ratio,
+                          double gamma) {
+  STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 5, "deform_roi_pool: rois must have shape (K, 5)");
+  STD_TORCH_CHECK(pooled_h > 0 && pooled_w > 0, "deform_roi_pool: output_size must be positive");
+  STD_TORCH_CHECK(h * w < (int64_t{1} << 31), "deform_roi_pool: a map must have fewer than 2^31 pixels");
+  if (offset) {
+    STD_TORCH_CHECK(offset->dim() == 4 && offset->size(0) == rois.size(0) && offset->size(1) == 2 &&
+                        offset->size(2) == pooled_h && offset->size(3) == pooled_w,
+                    "deform_roi_pool: offset must have shape (K, 2, pooled_h, pooled_w)");
+    STD_TORCH_CHECK(on_same_device(rois, *offset), "deform_roi_pool: offset must be on the device of rois");
+  }
+  return Params{{n, c, h, w, pooled_h, pooled_w, sampling_ratio, spatial_scale, true}, gamma};
+}
+
+inline void check_map(const Tensor& x, const Tensor& rois) {
+  STD_TORCH_CHECK(x.dim() == 4, "deform_roi_pool: input must have shape (N, C, H, W)");
+  STD_TORCH_CHECK(on_same_device(x, rois), "deform_roi_pool: rois must be on the device of input");
+}
+
+inline void check_grad(const Tensor& grad, const Tensor& rois, const Params& p) {
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == rois.size(0) && grad.size(1) == p.channels &&
+                      grad.size(2) == p.pooled_h && grad.size(3) == p.pooled_w,
+                  "deform_roi_pool_backward: grad must have the shape of the output");
+  STD_TORCH_CHECK(on_same_device(grad, rois), "deform_roi_pool_backward: grad must be on the device of rois");
+}
+
+// Boxes and offsets keep the precision of the arithmetic, whatever the dtype of the map.
+struct Coordinates {
+  Tensor rois, offset;
+  bool moved;
+
+  Coordinates(const Tensor& r, const std::optional<Tensor>& o, ScalarType map_dtype)
+      : rois(as_contiguous(to_dtype(r, opmath_dtype(map_dtype)))),
+        offset(o ? as_contiguous(to_dtype(*o, opmath_dtype(map_dtype))) : rois),
+        moved(o.has_value()) {}
+
+  template <typename A>
+  Sampler<A> sampler(const Params& p) const {
+    return Sampler<A>{p, rois.const_data_ptr<A>(), moved ? offset.const_data_ptr<A>() : nullptr};
+  }
+};
+
+}  // namespace cv::deform_roi_pool
