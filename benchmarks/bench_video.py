@@ -39,7 +39,7 @@ READERS = ("cv", "cv without PyAV", "OpenCV", "mmcv", "PyAV", "decord", "torchco
 SIZES = {"720p": "1280x720", "1080p": "1920x1080"}
 WARPS = [f"flow_warp {mode} {dtype}" for dtype in ("uint8", "float32") for mode in ("nearest", "bilinear")]
 MANY_READS = 100_000
-MOST_GROWTH_MIB = 16.0
+MOST_GROWTH_MIB = 4.0
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ class Cursor:
         self._filename = filename
         self.index = index
         self._pending: list[Any] = []
+        self._packets: Any = None  # PyAV's generator of packets
         self._open()
 
     def peek(self) -> Any:
@@ -69,13 +70,15 @@ class Cursor:
 
     def restart(self) -> None:
         """Begin again at the first frame, with fresh buffers."""
-        self.container.close()
+        self.close()
         self._open()
 
     def close(self) -> None:
         """Let go of the file."""
         self._frames = iter(())
         self._pending = []
+        if self._packets is not None:
+            self._packets.close()
         self.container.close()
 
     def _open(self) -> None:
@@ -93,7 +96,7 @@ class Cursor:
         self.position = 0  # number of the frame that comes next
         self._target = -1  # number of the frame we are on the way to
         self._pending = []
-        self._frames = self._decode(self.container.demux(self.stream))
+        self._frames = self._decode(self._demux())
 
     def _decode(self, packets: Iterator[Any], place: int = 0) -> Iterator[Any]:
         """Decoded frames, from the packet at ``place`` on."""
@@ -105,13 +108,21 @@ class Cursor:
             yield from decode_packet(packet, place)
             place += 1
 
+    def _demux(self) -> Iterator[Any]:
+        """Packets from where the file stands. PyAV loses memory if a generator of them is not closed."""
+        if self._packets is not None:
+            self._packets.close()
+        self._packets = self.container.demux(self.stream)
+        packets: Iterator[Any] = self._packets
+        return packets
+
     def _packets_from(self, place: int) -> Iterator[Any] | None:
         """Packets from this place in the file on, or None if the seek went beyond it.
 
         Demuxers land before the packet asked for, or (MPEG-TS) anywhere near it.
         """
         assert self.index is not None
-        packets = self.container.demux(self.stream)
+        packets = self._demux()
         for packet in packets:
             found = self.index.place(packet)
             if packet.size == 0 or (found is not None and found > place):
