@@ -68,7 +68,7 @@ def apply_table(img: Image, table: Image, line: tuple[float, float] | None = Non
     """Look every value of a uint8 or uint16 image up in `table`, (256,) or (65536,)."""
     if img.size == 0:
         return np.empty(img.shape, table.dtype)
-    flat = _as_plane(img)
+    flat = as_plane(img)
     if img.dtype == np.uint16:
         return _apply_wide_table(flat, table).reshape(img.shape)
     if line is not None:
@@ -88,7 +88,7 @@ def apply_tables(
     if count == 1:
         return apply_table(img, tables[0], lines[0] if lines else None)
     if img.dtype == np.uint8 and img.ndim == 3 and img.size:
-        looked_up = _in_pairs(_as_plane(img), tables)
+        looked_up = _in_pairs(as_plane(img), tables)
         if looked_up is not None:
             return looked_up.reshape(img.shape)
         if count <= 4:
@@ -120,13 +120,7 @@ def histograms(img: Image) -> list[npt.NDArray[np.int64]]:
     return [np.bincount(planes[..., channel].ravel(), minlength=size) for channel in range(channels(img))]
 
 
-def round_to_levels(img: Image) -> Image:
-    """The values of a float image as the nearest of 256 levels, uint8: what histograms of floats count."""
-    rounded: npt.NDArray[Any] = np.rint(np.clip(img, 0, 255))
-    return rounded.astype(np.uint8)
-
-
-def _as_plane(img: Image) -> Image:
+def as_plane(img: Image) -> Image:
     """All values as one channel: OpenCV is fastest then, and has no limit on the number of channels."""
     values = for_cv2(img)
     if values.ndim == 2:
@@ -136,6 +130,12 @@ def _as_plane(img: Image) -> Image:
     return np.lib.stride_tricks.as_strided(
         values, (values.shape[0], values.shape[1] * values.shape[2]), (values.strides[0], values.itemsize)
     )
+
+
+def round_to_levels(img: Image) -> Image:
+    """The values of a float image as the nearest of 256 levels, uint8: what histograms of floats count."""
+    rounded: npt.NDArray[Any] = np.rint(np.clip(img, 0, 255))
+    return rounded.astype(np.uint8)
 
 
 def _in_pairs(flat: Image, tables: Sequence[Image]) -> Image | None:

@@ -20,10 +20,9 @@ from cv.image._arrays import (
     describe,
     for_cv2,
     is_natural,
-    like,
     row_blocks,
 )
-from cv.image._pointwise import check_pointwise, map_values, value_range
+from cv.image._pointwise import as_plane, check_pointwise, map_values, value_range
 from cv.image.normalize import scale_channels
 
 # The filter of Pillow's ImageEnhance.Sharpness.
@@ -84,10 +83,13 @@ def solarize(img: Image, thr: float = 128) -> Image:
     top = value_range(img)
     if img.dtype != np.uint8 or img.size == 0:
         return map_values(img, lambda values: np.where(values < thr, values, top - values))
-    values = for_cv2(img)
-    # 255 at or above the threshold, then exclusive or: 255 ^ value is 255 - value
-    out = cv2.threshold(values, np.ceil(thr) - 1, 255, cv2.THRESH_BINARY)[1]
-    return like(cv2.bitwise_xor(values, out, dst=out), img)
+    values = as_plane(img)
+    out = np.empty(values.shape, np.uint8)
+    for rows in row_blocks(values, 1):
+        # 255 at or above the threshold, then exclusive or: 255 ^ value is 255 - value
+        cv2.threshold(values[rows], np.ceil(thr) - 1, 255, cv2.THRESH_BINARY, dst=out[rows])
+        cv2.bitwise_xor(values[rows], out[rows], dst=out[rows])
+    return out.reshape(img.shape)
 
 
 def adjust_brightness(img: Image, factor: float = 1.0) -> Image:
