@@ -1,0 +1,110 @@
+"""Pixel aggregation: pixels of text join the kernel whose embedding is like theirs.
+
+Wang et al., Efficient and accurate arbitrary-shaped text detection with pixel aggregation network (ICCV
+2019). From the contour of each kernel its label spreads, to the four neighbours, over pixels of the text
+mask whose embedding is nearer than a threshold to the mean embedding of the kernel; a pixel that two
+instances reach belongs to the one that came first.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ._load import operator
+from ._registration import register
+from .contour_expand import as_cpu_tensor, as_mask
+
+_op = operator("pixel_group")
+
+
+def pixel_group(
+    score: Tensor | NDArray[Any],
+    mask: Tensor | NDArray[Any],
+    embedding: Tensor | NDArray[Any],
+    kernel_label: Tensor | NDArray[Any],
+    kernel_contour: Tensor | NDArray[Any],
+    kernel_region_num: int,
+    distance_threshold: float,
+) -> list[list[float]]:
+    """Groups pixels into text instances.
+
+    The work is a queue of pixels, done on the CPU in float64; tensors on a GPU are copied there.
+
+    Args:
+        score: ``(H, W)``: how much each pixel is text. Tensor or array, as all that follow.
+        mask: ``(H, W)``: what is not 0 is text.
+        embedding: ``(H, W, C)``: the embedding of each pixel.
+        kernel_label: ``(H, W)`` integers below ``kernel_region_num``: the kernel of each pixel, 0 (or less)
+            for none.
+        kernel_contour: ``(H, W)``: what is not 0 is on the contour of its kernel.
+        kernel_region_num: The number of labels, background included.
+        distance_threshold: A pixel joins at a smaller Euclidean distance of its embedding from the mean of
+            the kernel.
+
+    Returns:
+        For each label from 0 on ``[score, count, x0, y0, x1, y1, …]``: the mean score, the number and the
+        coordinates of its pixels in reading order. ``[0, 0]`` for background and labels without pixels.
+
+    Raises:
+        TypeError: An argument is neither a tensor nor an array.
+        ValueError: Shapes do not fit, or a label is not below ``kernel_region_num``.
+
+    Example:
+        >>> label = torch.tensor([[1, 0, 0, 2]])
+        >>> embedding = torch.tensor([[[0.], [0.], [5.], [5.]]])
+        >>> pixel_group(torch.ones(1, 4), label >= 0, embedding, label, label > 0, 3, 1.0)
+        [[0.0, 0.0], [1.0, 2.0, 0.0, 0.0, 1.0, 0.0], [1.0, 2.0, 2.0, 0.0, 3.0, 0.0]]
+    """
+    maps = {
+        "score": as_cpu_tensor(score, "score"),
+        "mask": as_cpu_tensor(mask, "mask"),
+        "kernel_label": as_cpu_tensor(kernel_label, "kernel_label"),
+        "kernel_contour": as_cpu_tensor(kernel_contour, "kernel_contour"),
+    }
+    vectors = as_cpu_tensor(embedding, "embedding")
+    if vectors.dim() != 3:
+        raise ValueError(f"embedding must have shape (H, W, C), got {tuple(vectors.shape)}")
+    for name, value in maps.items():
+        if value.shape != vectors.shape[:2]:
+            raise ValueError(
+                f"{name} must have shape {tuple(vectors.shape[:2])} as embedding has, "
+                f"got {tuple(value.shape)}"
+            )
+    largest = int(maps["kernel_label"].max()) if vectors.shape[0] * vectors.shape[1] > 0 else 0
+    if kernel_region_num < 0 or largest >= max(kernel_region_num, 1):
+        raise ValueError(
+            f"kernel_region_num must be greater than the largest label of kernel_label, {largest}, "
+            f"got {kernel_region_num}"
+        )
+    values, offsets = _op(
+        maps["score"].float(),
+        as_mask(maps["mask"]),
+        vectors.float(),
+        maps["kernel_label"].to(torch.int32),
+        as_mask(maps["kernel_contour"]),
+        kernel_region_num,
+        distance_threshold,
+    )
+    numbers: list[float] = values.numpy().tolist()  # several times faster than Tensor.tolist
+    return [numbers[begin:end] for begin, end in pairwise(offsets.tolist())]
+
+
+def _fake(
+    score: Tensor,
+    mask: Tensor,
+    embedding: Tensor,
+    kernel_label: Tensor,
+    kernel_contour: Tensor,
+    kernel_region_num: int,
+    distance_threshold: float,
+) -> tuple[Tensor, Tensor]:
+    count = torch.library.get_ctx().new_dynamic_size()
+    return score.new_empty(count), score.new_empty(kernel_region_num + 1, dtype=torch.int64)
+
+
+register(_op, fake=_fake, differentiable=False)
