@@ -24,6 +24,9 @@ inline Geometry make_geometry(const Tensor& input, const Tensor& offset, const s
   STD_TORCH_CHECK(stride_h > 0 && stride_w > 0 && dilation_h > 0 && dilation_w > 0 && pad_h >= 0 && pad_w >= 0 &&
                       groups > 0 && deform_groups > 0,
                   "deform_conv2d: stride, dilation, groups and deform_groups must be positive, padding not negative");
+  STD_TORCH_CHECK(on_same_device(offset, input) && on_same_device(weight, input) &&
+                      (!mask || on_same_device(*mask, input)),
+                  "deform_conv2d: input, offset, mask and weight must be on one device");
   Geometry g;
   g.batch = input.size(0), g.channels = input.size(1), g.height = input.size(2), g.width = input.size(3);
   g.out_channels = weight.size(0), g.kernel_h = weight.size(2), g.kernel_w = weight.size(3);
@@ -47,10 +50,11 @@ inline Geometry make_geometry(const Tensor& input, const Tensor& offset, const s
   return g;
 }
 
-inline void check_grad(const Tensor& grad, const Geometry& g) {
+inline void check_grad(const Tensor& grad, const Tensor& input, const Geometry& g) {
   STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == g.batch && grad.size(1) == g.out_channels &&
                       grad.size(2) == g.out_h && grad.size(3) == g.out_w,
                   "deform_conv2d_backward: grad must have the shape of the output");
+  STD_TORCH_CHECK(on_same_device(grad, input), "deform_conv2d_backward: grad and input must be on one device");
 }
 
 inline bool is_empty(const Geometry& g) {

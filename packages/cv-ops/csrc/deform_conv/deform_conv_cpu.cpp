@@ -300,6 +300,7 @@ Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::o
       Driver(backend, in, g).forward(data, nhwc);
     }
     if (bias && out.numel() > 0) {
+      STD_TORCH_CHECK(on_same_device(*bias, input), "deform_conv2d: input and bias must be on one device");
       const Tensor b = as_contiguous(to_dtype(*bias, acc));
       add_bias(data, b.const_data_ptr<T>(), g, nhwc);
     }
@@ -315,7 +316,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward_cpu(
     bool /*deterministic: always so here*/) {
   const Geometry g = make_geometry(input, offset, mask, weight, stride_h, stride_w, pad_h, pad_w, dilation_h,
                                    dilation_w, groups, deform_groups);
-  check_grad(grad, g);
+  check_grad(grad, input, g);
   const ScalarType acc = opmath_dtype(input.scalar_type());
   const GradientTensors grads(g, input, offset, mask, want_input, want_offset, want_weight);
   if (!is_empty(g)) {

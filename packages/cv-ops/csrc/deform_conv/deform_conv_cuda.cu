@@ -283,6 +283,7 @@ Tensor deform_conv2d_cuda(const Tensor& input, const Tensor& offset, const std::
       Driver(backend, in, g).forward(data, nhwc);
     }
     if (bias && out.numel() > 0) {
+      STD_TORCH_CHECK(on_same_device(*bias, input), "deform_conv2d: input and bias must be on one device");
       const Tensor b = as_contiguous(to_dtype(*bias, dtype));
       add_bias_kernel<<<blocks_for(out.numel()), kThreads, 0, scope.stream>>>(
           data, b.const_data_ptr<T>(), out.numel(), nhwc ? 1 : g.out_plane(), g.out_channels);
@@ -299,7 +300,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward_cuda(
     bool deterministic) {
   const Geometry g = make_geometry(input, offset, mask, weight, stride_h, stride_w, pad_h, pad_w, dilation_h,
                                    dilation_w, groups, deform_groups);
-  check_grad(grad, g);
+  check_grad(grad, input, g);
   CudaScope scope(input);
   const GradientTensors grads(g, input, offset, mask, want_input, want_offset, want_weight);
   if (!is_empty(g)) {
