@@ -49,9 +49,11 @@ def main() -> None:
     tv = torchvision_ops()
     dtypes = (torch.float32, torch.float16) if report.on_gpu else (torch.float32,)
     for dtype in dtypes:
-        for boxes, shape in ((512, (2, 256, 100, 100)), (1000, (1, 256, 100, 168)), (8, (2, 256, 100, 100))):
+        for boxes in (512, 8):
             for last in (False, True):
-                compare_case(report, tv, boxes, shape, dtype, last)
+                compare_case(report, tv, boxes, (2, 256, 100, 100), dtype, last)
+        # as a detector with one wide image has it; one layout, to be done in two minutes on a CPU
+        compare_case(report, tv, 1000, (1, 256, 100, 168), dtype, False, ratios=(0,))
     x, rois = (
         torch.rand(1, 1, 4, 4, device=report.device),
         torch.tensor([[0, 0, 0, 2.0, 2.0]], device=report.device),
@@ -67,7 +69,13 @@ def main() -> None:
 
 
 def compare_case(
-    report: OperatorReport, tv: object, boxes: int, shape: tuple[int, ...], dtype: torch.dtype, last: bool
+    report: OperatorReport,
+    tv: object,
+    boxes: int,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    last: bool,
+    ratios: tuple[int, ...] = (0, 2),
 ) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(report.device, dtype)
     x = x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format).requires_grad_()
@@ -76,7 +84,7 @@ def compare_case(
     floor = min(x.nbytes, boxes * 20 * 20 * shape[1] * x.element_size()) + out_bytes
     layout = "channels last" if last else "contiguous"
     what = f"{boxes} boxes on {' x '.join(map(str, shape))}, {layout}, {dtype}"
-    for ratio in (0, 2):
+    for ratio in ratios:
         calls = {"cv": lambda r=ratio: roi_align(x, rois, BINS, SCALE, r)}
         if ratio:
             torch.testing.assert_close(calls["cv"](), composed(x, rois, ratio), rtol=2e-2, atol=2e-2)
@@ -84,12 +92,14 @@ def compare_case(
         if tv is not None:
             calls["torchvision"] = lambda r=ratio: tv.roi_align(x, rois, BINS, SCALE, r, True)
         with torch.no_grad():
-            report.compare(f"forward, {ratio or 'adaptive'} samples, {what}", calls, bytes_moved=floor)
+            case = f"forward, {ratio or 'adaptive'} samples, {what}"
+            report.compare(case, calls, bytes_moved=floor, seconds=0.5)
         both = {name: forward_and_backward(call, x) for name, call in calls.items()}
         report.compare(
             f"forward and backward, {ratio or 'adaptive'} samples, {what}",
             both,
             bytes_moved=2 * floor + x.nbytes,
+            seconds=0.5,
         )
     with torch.no_grad():
         report.compare(

@@ -1,0 +1,195 @@
+// BorderAlign on the CPU. Maps are read as (N, H, W, 4 C) and loops run over channels.
+//
+// Everything is deterministic, on any number of threads: an element of the gradient belongs to one task, which
+// adds box after box.
+
+#include <limits>
+#include <tuple>
+#include <vector>
+
+#include "../common/isa.h"
+#include "../common/roi_cpu.h"
+#include "border_align_args.h"
+
+namespace cv::border_align {
+namespace {
+
+using torch::stable::parallel_for;
+
+constexpr int64_t kBoxes = 16;  // of one task: whole cache lines of the output
+
+// One sample: four pixels (times the number of channels: an offset into the image) and their weights.
+template <typename T>
+struct Sample {
+  int64_t at[4];
+  T weight[4];
+  bool inside;
+};
+
+template <typename T>
+void sample_border(const Border<T>& border, const Params& p, std::vector<Sample<T>>& samples) {
+  samples.resize(p.pool_size + 1);
+  for (int64_t i = 0; i <= p.pool_size; ++i) {
+    Tap<T> y, x;
+    Sample<T>& s = samples[i];
+    s.inside = border.tap(i, p, y, x);
+    if (!s.inside) continue;
+    const int64_t above = y.low * p.width, below = y.high * p.width, step = kBorders * p.channels;
+    const int64_t pixel[4] = {above + x.low, above + x.high, below + x.low, below + x.high};
+    const T weight[4] = {y.weight_low * x.weight_low, y.weight_low * x.weight_high, y.weight_high * x.weight_low,
+                         y.weight_high * x.weight_high};
+    for (int j = 0; j < 4; ++j) s.at[j] = pixel[j] * step, s.weight[j] = weight[j];
+  }
+}
+
+// Greatest sample and its number, for `Lanes` channels of an image whose pointer starts at the first. The first of
+// equal samples counts; NaN is taken, and then kept.
+template <typename T, int64_t Lanes>
+CV_HD void greatest(const Sample<T>* samples, int32_t count, const T* image, T* CV_RESTRICT out,
+                    int32_t* CV_RESTRICT which) {
+  T best[Lanes];
+  int32_t number[Lanes];
+  for (int64_t i = 0; i < Lanes; ++i) best[i] = -std::numeric_limits<T>::infinity(), number[i] = 0;
+  for (int32_t s = 0; s < count; ++s) {
+    const Sample<T>& tap = samples[s];
+    if (!tap.inside) {
+      for (int64_t i = 0; i < Lanes; ++i) {
+        const bool take = T(0) > best[i];
+        best[i] = take ? T(0) : best[i];
+        number[i] = take ? s : number[i];
+      }
+      continue;
+    }
+    const T *p0 = image + tap.at[0], *p1 = image + tap.at[1], *p2 = image + tap.at[2], *p3 = image + tap.at[3];
+    const T w0 = tap.weight[0], w1 = tap.weight[1], w2 = tap.weight[2], w3 = tap.weight[3];
+    for (int64_t i = 0; i < Lanes; ++i) {
+      const T v = w0 * p0[i] + w1 * p1[i] + w2 * p2[i] + w3 * p3[i];
+      const bool take = (v > best[i]) | (v != v);
+      best[i] = take ? v : best[i];
+      number[i] = take ? s : number[i];
+    }
+  }
+  for (int64_t i = 0; i < Lanes; ++i) out[i] = best[i], which[i] = number[i];
+}
+
+template <typename T>
+CV_HD void greatest_of_border(const std::vector<Sample<T>>& samples, const T* image, int64_t channels, T* out,
+                              int32_t* which) {
+  constexpr int64_t lanes = 2 * Vec<T>::size;
+  const auto count = static_cast<int32_t>(samples.size());
+  int64_t c = 0;
+  for (; c + lanes <= channels; c += lanes) greatest<T, lanes>(samples.data(), count, image + c, out + c, which + c);
+  for (; c < channels; ++c) greatest<T, 1>(samples.data(), count, image + c, out + c, which + c);
+}
+
+// out (cols, ·) with rows `stride` apart = in (rows, cols) transposed
+template <typename T>
+CV_HD void transpose_to(T* CV_RESTRICT out, int64_t stride, const T* CV_RESTRICT in, int64_t rows, int64_t cols) {
+  for (int64_t c = 0; c < cols; ++c)
+    for (int64_t r = 0; r < rows; ++r) out[c * stride + r] = in[r * cols + c];
+}
+
+// x (N, H, W, 4 C); out and samples (N, C, K, 4)
+template <typename T>
+void pool(const T* x, const T* boxes, const Params& p, T* out, int32_t* samples) {
+  const int64_t blocks = (p.boxes + kBoxes - 1) / kBoxes, stride = p.boxes * kBorders;
+  parallel_for(0, p.batch * blocks, 1, [&](int64_t begin, int64_t end) {
+    std::vector<Sample<T>> border;
+    std::vector<T> best(kBoxes * kBorders * p.channels);
+    std::vector<int32_t> which(best.size());
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t n = task / blocks, first = task % blocks * kBoxes, last = std::min(first + kBoxes, p.boxes);
+      const T* image = x + n * p.plane() * kBorders * p.channels;
+      for (int64_t row = 0; row < (last - first) * kBorders; ++row) {
+        const Border<T> b = make_border(boxes + 4 * (n * p.boxes + first + row / kBorders), row % kBorders, p);
+        T* to = best.data() + row * p.channels;
+        int32_t* which_to = which.data() + row * p.channels;
+        if (!b.finite) {
+          std::fill_n(to, p.channels, std::numeric_limits<T>::quiet_NaN());
+          std::fill_n(which_to, p.channels, -1);
+          continue;
+        }
+        sample_border(b, p, border);
+        vectorized([&] { greatest_of_border(border, image + row % kBorders * p.channels, p.channels, to, which_to); });
+      }
+      const int64_t at = n * p.channels * stride + first * kBorders, rows = (last - first) * kBorders;
+      transpose_to(out + at, stride, best.data(), rows, p.channels);
+      transpose_to(samples + at, stride, which.data(), rows, p.channels);
+    }
+  });
+}
+
+std::tuple<Tensor, Tensor> border_align_cpu(const Tensor& input, const Tensor& boxes, int64_t pool_size) {
+  STD_TORCH_CHECK(input.dim() == 4, "border_align: input must have shape (N, 4 C, H, W)");
+  const Params p = make_params(boxes, input.size(0), input.size(1), input.size(2), input.size(3), pool_size);
+  const ScalarType acc = opmath_dtype(input.scalar_type());
+  Tensor out = empty_beside(input, {p.batch, p.channels, p.boxes, kBorders}, acc);
+  Tensor samples = empty_beside(input, {p.batch, p.channels, p.boxes, kBorders}, ScalarType::Int);
+  const Tensor at = box_tensor(boxes, acc);
+  dispatch_float_double(acc, "border_align", [&](auto t) {
+    using T = typename decltype(t)::type;
+    if (out.numel() == 0) return;
+    STD_TORCH_CHECK(p.plane() > 0, "border_align: input must have at least one pixel");
+    const Tensor x = channels_last(to_opmath(input));
+    pool(x.const_data_ptr<T>(), at.const_data_ptr<T>(), p, out.mutable_data_ptr<T>(),
+         samples.mutable_data_ptr<int32_t>());
+  });
+  return {to_dtype(out, input.scalar_type()), samples};
+}
+
+// grad and samples (N, C, K, 4); grad_input (N, H, W, 4 C), zero before. A task has some channels of one border.
+template <typename T>
+void spread(const T* grad, const int32_t* samples, const T* boxes, const Params& p, T* grad_input) {
+  const roi::Partition part = roi::Partition::make(p.channels, tag<T>{});
+  parallel_for(0, p.batch * kBorders * part.blocks, 1, [&](int64_t begin, int64_t end) {
+    std::vector<Sample<T>> border;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t n = task / part.blocks / kBorders, which = task / part.blocks % kBorders;
+      const int64_t first = task % part.blocks * part.block, last = std::min(first + part.block, p.channels);
+      T* image = grad_input + n * p.plane() * kBorders * p.channels + which * p.channels;
+      for (int64_t k = 0; k < p.boxes; ++k) {
+        const Border<T> b = make_border(boxes + 4 * (n * p.boxes + k), which, p);
+        if (!b.finite) continue;
+        sample_border(b, p, border);
+        for (int64_t c = first; c < last; ++c) {
+          const int64_t at = ((n * p.channels + c) * p.boxes + k) * kBorders + which;
+          if (samples[at] < 0 || samples[at] > p.pool_size || !border[samples[at]].inside) continue;
+          const Sample<T>& s = border[samples[at]];
+          for (int i = 0; i < 4; ++i) image[s.at[i] + c] += s.weight[i] * grad[at];
+        }
+      }
+    }
+  });
+}
+
+Tensor border_align_backward_cpu(const Tensor& grad, const Tensor& boxes, const Tensor& samples, int64_t pool_size,
+                                 int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last_input,
+                                 bool /*deterministic: always so here*/) {
+  const Params p = make_params(boxes, n, c, h, w, pool_size);
+  check_grad(grad, samples, boxes, p);
+  const ScalarType acc = opmath_dtype(grad.scalar_type());
+  Tensor grad_input = empty_4d(grad, n, c, h, w, acc, true);
+  torch::stable::zero_(grad_input);
+  const Tensor g = as_contiguous(to_opmath(grad)), which = as_contiguous(samples), at = box_tensor(boxes, acc);
+  dispatch_float_double(acc, "border_align_backward", [&](auto t) {
+    using T = typename decltype(t)::type;
+    if (grad.numel() == 0 || grad_input.numel() == 0) return;
+    spread(g.const_data_ptr<T>(), which.const_data_ptr<int32_t>(), at.const_data_ptr<T>(), p,
+           grad_input.mutable_data_ptr<T>());
+  });
+  return roi::hand_back(grad_input, grad.scalar_type(), channels_last_input);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
+  m.def("border_align(Tensor input, Tensor boxes, int pool_size) -> (Tensor, Tensor)");
+  m.def("border_align_backward(Tensor grad, Tensor boxes, Tensor samples, int pool_size, SymInt n, SymInt c, SymInt h, "
+        "SymInt w, bool channels_last, bool deterministic) -> Tensor");
+}
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
+  m.impl("border_align", TORCH_BOX(&border_align_cpu));
+  m.impl("border_align_backward", TORCH_BOX(&border_align_backward_cpu));
+}
+
+}  // namespace cv::border_align
