@@ -151,3 +151,32 @@ def test_two_ranks_under_torchrun(project, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert torch.load(tmp_path / "latest.pth")["resume"]["world_size"] == 2
+
+
+def test_sharded_over_two_ranks_and_tested_by_one(project, tmp_path, capsys, monkeypatch):
+    """The same config in three ways: sharded, gone on from the folder in one process, and merged."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    options = ["--work-dir", str(tmp_path), "--cfg-options", "parallel.type=FSDP", "total_epochs=2"]
+    done = subprocess.run(
+        [*command, "cv.runner", "train", "config.py", "--launcher", "pytorch", *options],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "latest.pth").is_dir()
+
+    monkeypatch.chdir(project)
+    main(["merge", str(tmp_path / "epoch_2.pth"), str(tmp_path / "merged.pth")])
+    metrics = []
+    for checkpoint in ("epoch_2.pth", "merged.pth"):
+        main(["test", "config.py", str(tmp_path / checkpoint), "--cfg-options", "parallel.type=FSDP"])
+        metrics.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert metrics[0] == metrics[1]
+    main(["train", "config.py", "--resume", *options[:-1], "total_epochs=3"])
+    assert torch.load(tmp_path / "epoch_3.pth")["meta"]["epoch"] == 3
+
+    with pytest.raises(ValueError, match="parallel must have the type 'DDP' or 'FSDP', got 'fsdp2'"):
+        main(["train", "config.py", *options[:-2], "parallel.type=fsdp2"])
