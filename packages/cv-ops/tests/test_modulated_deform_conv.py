@@ -77,6 +77,7 @@ GEOMETRIES = {
     "deform groups": {"deform_groups": 3},
     "both kinds of groups, neither dividing the other": {"groups": 2, "deform_groups": 3},
     "depthwise": {"groups": 6, "out_channels": 6},
+    "depthwise, more channels than a vector": {"channels": 37, "groups": 37, "out_channels": 37},
     "depthwise with multiplier": {"groups": 6, "out_channels": 12, "deform_groups": 2},
     "one channel": {"channels": 1, "out_channels": 1},
     "channels beyond a vector": {"channels": 37, "out_channels": 5, "size": (4, 5)},

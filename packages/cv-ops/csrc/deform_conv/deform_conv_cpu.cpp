@@ -1,7 +1,7 @@
 // Deformable convolution on the CPU: sample columns for a chunk of output pixels, multiply, next chunk.
 //
-// The driver is in deform_conv_columns.h. The input is read as (N, H, W, C), so that a sample is four runs of channels and vectorises whatever the
-// offsets are. A chunk's columns stay in the cache between sampling and the product (MKL through torch),
+// The driver is in deform_conv_columns.h. The input is read as (N, H, W, C), so that a sample is four runs of
+// channels and vectorises whatever the offsets are. A chunk's columns stay in the cache between sampling and the product (MKL through torch),
 // and scratch memory is bounded whatever the size of the map. Half types are computed in float32.
 //
 // Everything here is deterministic, and gradients do not depend on the number of threads: each element
@@ -14,8 +14,10 @@
 #include "../common/dispatch.h"
 #include "../common/isa.h"
 #include "../common/memory_format.h"
+#include "../common/transpose.h"
 #include "../common/vec.h"
 #include "deform_conv_columns.h"
+#include "deform_conv_depthwise_cpu.h"
 
 namespace cv::deform_conv {
 namespace {
@@ -274,6 +276,13 @@ struct CpuBackend {
 };
 
 template <typename T>
+Tensor zero_pixel(const Inputs& in, const Geometry& g) {
+  const Tensor zeros = empty_beside(in.input, {g.channels}, in.dtype);
+  std::fill_n(zeros.mutable_data_ptr<T>(), g.channels, T(0));
+  return zeros;
+}
+
+template <typename T>
 CpuBackend<T> make_backend(const Inputs& in, const Geometry& g, const Tensor& zeros) {
   return {Problem<T>{g, in.input.const_data_ptr<T>(), in.offset.const_data_ptr<T>(),
                      in.mask ? in.mask->const_data_ptr<T>() : nullptr, zeros.const_data_ptr<T>()}};
@@ -286,7 +295,7 @@ Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::o
   const Geometry g = make_geometry(input, offset, mask, weight, stride_h, stride_w, pad_h, pad_w, dilation_h,
                                    dilation_w, groups, deform_groups);
   const ScalarType dtype = input.scalar_type(), acc = opmath_dtype(dtype);
-  const bool nhwc = is_channels_last(input);
+  const bool last = is_channels_last(input), nhwc = last || is_depthwise(g);
   Tensor out = empty_4d(input, g.batch, g.out_channels, g.out_h, g.out_w, acc, nhwc);
   dispatch_float_double(acc, "deform_conv2d", [&](auto t) {
     using T = typename decltype(t)::type;
@@ -295,15 +304,21 @@ Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::o
       std::fill_n(data, out.numel(), T(0));
     } else {
       const Inputs in(input, offset, mask, weight, acc);
-      const Tensor zeros = torch::stable::new_zeros(in.offset, {g.channels});
-      const auto backend = make_backend<T>(in, g, zeros);
-      Driver(backend, in, g).forward(data, nhwc);
+      const Tensor zeros = zero_pixel<T>(in, g);
+      if (is_depthwise(g)) {
+        const auto backend = make_backend<T>(in, as_one_group(g), zeros);
+        DepthwiseDriver(backend, in, g).forward(data);
+      } else {
+        const auto backend = make_backend<T>(in, g, zeros);
+        Driver(backend, in, g).forward(data, nhwc);
+      }
     }
     if (bias && out.numel() > 0) {
       STD_TORCH_CHECK(on_same_device(*bias, input), "deform_conv2d: input and bias must be on one device");
       const Tensor b = as_contiguous(to_dtype(*bias, acc));
       add_bias(data, b.const_data_ptr<T>(), g, nhwc);
     }
+    if (!last) out = channels_first_cpu<T>(out);
   });
   return to_dtype(out, dtype);
 }
@@ -320,14 +335,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward_cpu(
   const ScalarType acc = opmath_dtype(input.scalar_type());
   const GradientTensors grads(g, input, offset, mask, want_input, want_offset, want_weight);
   if (!is_empty(g)) {
-    const bool nhwc = is_channels_last(grad);
-    const Tensor grad_out = nhwc ? to_opmath(grad) : as_contiguous(to_opmath(grad));
+    const bool nhwc = is_depthwise(g) || is_channels_last(grad);
+    const Tensor grad_out = nhwc ? channels_last(to_opmath(grad)) : as_contiguous(to_opmath(grad));
     dispatch_float_double(acc, "deform_conv2d_backward", [&](auto t) {
       using T = typename decltype(t)::type;
       const Inputs in(input, offset, mask, weight, acc);
-      const Tensor zeros = torch::stable::new_zeros(in.offset, {g.channels});
-      const auto backend = make_backend<T>(in, g, zeros);
-      Driver(backend, in, g).backward(grad_out.const_data_ptr<T>(), nhwc, grads.pointers<T>());
+      const Tensor zeros = zero_pixel<T>(in, g);
+      if (is_depthwise(g)) {
+        const auto backend = make_backend<T>(in, as_one_group(g), zeros);
+        DepthwiseDriver(backend, in, g).backward(grad_out.const_data_ptr<T>(), grads.pointers<T>());
+      } else {
+        const auto backend = make_backend<T>(in, g, zeros);
+        Driver(backend, in, g).backward(grad_out.const_data_ptr<T>(), nhwc, grads.pointers<T>());
+      }
     });
   }
   return grads.finish(input, offset, mask, weight);
