@@ -133,6 +133,43 @@ def cuda(session: nox.Session) -> None:
     session.run(cmake, "--build", folder, "--parallel", str(min(4, os.cpu_count() or 1)), external=True)
 
 
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """The tests of cv-ops on a CPU half built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC).
+
+    Arguments go to pytest: ``nox -s sanitize -- packages/cv-ops/tests/test_nms.py``.
+    """
+    develop(session)
+    runtime = str(session.run("gcc", "-print-file-name=libasan.so", silent=True, external=True)).strip()
+    if not Path(runtime).is_absolute():
+        session.error("gcc has no libasan.so: install the sanitizer libraries of GCC (libasan)")
+    folder, stage = ROOT / ".nox" / "sanitize", ROOT / ".nox" / "sanitize" / "stage"
+    cmake, python = str(DEV / "bin" / "cmake"), DEV / "bin" / "python"
+    options = ["-G", "Ninja", "-DCV_OPS_CUDA=OFF", "-DCV_OPS_SANITIZE=address,undefined"]
+    # Compiling takes very long otherwise: without the attribute that isa.h gives its functions, every loop is
+    # compiled once instead of for each instruction set. It is the same source that is checked.
+    flags = "-O1 -Dflatten=noinline"
+    options += ["-DCMAKE_BUILD_TYPE=None", f"-DCMAKE_CXX_FLAGS={flags}", "-DCMAKE_CXX_COMPILER=g++"]
+    tools = [f"-DPython_EXECUTABLE={python}", f"-DCMAKE_MAKE_PROGRAM={DEV / 'bin' / 'ninja'}"]
+    session.run(cmake, "-S", "packages/cv-ops", "-B", str(folder), *options, *tools, external=True)
+    session.run(cmake, "--build", str(folder), "--parallel", str(min(4, os.cpu_count() or 1)), external=True)
+    # A copy of the package with this library in it, which sanitized.py puts before the installed one.
+    shutil.rmtree(stage, ignore_errors=True)
+    no_library = shutil.ignore_patterns("__pycache__", "lib")
+    shutil.copytree("packages/cv-ops/src/cv", stage / "cv", ignore=no_library)
+    session.run(cmake, "--install", str(folder), "--prefix", str(stage), external=True)
+    Python(session, DEV)(
+        *("packages/cv-ops/tools/sanitized.py", str(stage), "-p", "no:cacheprovider"),
+        # What the binary needs from the system differs here, and only here.
+        *("--deselect", "packages/cv-ops/tests/test_wheel.py"),
+        *(session.posargs or ["packages/cv-ops/tests"]),
+        LD_PRELOAD=runtime,
+        # Leaks are torch's and Python's own, at exit; torch allocates and frees through different functions.
+        ASAN_OPTIONS="detect_leaks=0:alloc_dealloc_mismatch=0:strict_init_order=1",
+        UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1",
+    )
+
+
 # --- helpers -----------------------------------------------------------------------------------------------
 
 
