@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ._memory_format import like_input
 
+MAX_SAMPLES = 1024  # along each axis of a bin
+
 
 def check_map_and_rois(x: Tensor, rois: Tensor, fields: int, spatial_scale: float) -> None:
     """Raises unless ``x`` is a (N, C, H, W) map and ``rois`` (K, fields) beside it."""
@@ -46,6 +48,12 @@ def bins_of(output_size: Any, name: str = "output_size") -> tuple[int, int]:
     if height < 1 or width < 1:
         raise ValueError(f"{name} must be positive, got {output_size}")
     return height, width
+
+
+def check_samples(sampling_ratio: int, name: str = "sampling_ratio") -> None:
+    """Raises if an operator would run for hours: its time grows with the square of the samples."""
+    if sampling_ratio > MAX_SAMPLES:
+        raise ValueError(f"{name} must be at most {MAX_SAMPLES}, got {sampling_ratio}")
 
 
 def empty_bins(x: Tensor, rois: Tensor, pooled_h: int, pooled_w: int) -> Tensor:

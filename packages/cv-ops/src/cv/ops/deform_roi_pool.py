@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ._load import operator
 from ._memory_format import is_channels_last
 from ._registration import register
-from ._roi import bins_of, check_floating, check_map_and_rois, empty_bins, empty_gradient
+from ._roi import bins_of, check_floating, check_map_and_rois, check_samples, empty_bins, empty_gradient
 
 _op = operator("deform_roi_pool")
 _op_backward = operator("deform_roi_pool_backward")
@@ -48,7 +48,7 @@ def deform_roi_pool(
             its bin off the map, where all is 0.
         output_size: Bins, one number or (height, width).
         spatial_scale: Size of the map over size of the image; multiplies the boxes.
-        sampling_ratio: Samples along each axis of a bin; 0 takes one per pixel, rounded up.
+        sampling_ratio: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
         gamma: Multiplies the offsets.
 
     Returns:
@@ -62,6 +62,7 @@ def deform_roi_pool(
     """
     check_map_and_rois(input, rois, 5, spatial_scale)
     pooled_h, pooled_w = bins_of(output_size)
+    check_samples(sampling_ratio)
     if not -math.inf < gamma < math.inf:  # torch.compile cannot trace isfinite of a symbolic number
         raise ValueError(f"gamma must be finite, got {gamma}")
     if offset is not None:
@@ -76,7 +77,7 @@ class DeformRoIPool(nn.Module):
     Args:
         output_size: Bins, one number or (height, width).
         spatial_scale: Size of the map over size of the image.
-        sampling_ratio: Samples along each axis of a bin; 0 takes one per pixel, rounded up.
+        sampling_ratio: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
         gamma: Multiplies the offsets.
 
     Raises:
@@ -131,7 +132,7 @@ class DeformRoIPoolPack(DeformRoIPool):
         output_channels: Channels of the input, and of the output.
         deform_fc_channels: Width of the linear layers.
         spatial_scale: Size of the map over size of the image.
-        sampling_ratio: Samples along each axis of a bin; 0 takes one per pixel, rounded up.
+        sampling_ratio: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
         gamma: Multiplies the offsets.
 
     Raises:
@@ -196,7 +197,7 @@ class ModulatedDeformRoIPoolPack(DeformRoIPoolPack):
         output_channels: Channels of the input, and of the output.
         deform_fc_channels: Width of the linear layers.
         spatial_scale: Size of the map over size of the image.
-        sampling_ratio: Samples along each axis of a bin; 0 takes one per pixel, rounded up.
+        sampling_ratio: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
         gamma: Multiplies the offsets.
 
     Raises:

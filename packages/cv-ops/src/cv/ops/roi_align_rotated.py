@@ -21,7 +21,7 @@ from cv.utils import deprecated_api_warning
 from ._load import operator
 from ._memory_format import is_channels_last
 from ._registration import register
-from ._roi import bins_of, check_map_and_rois, empty_bins, empty_gradient
+from ._roi import bins_of, check_map_and_rois, check_samples, empty_bins, empty_gradient
 
 _op = operator("roi_align_rotated")
 _op_backward = operator("roi_align_rotated_backward")
@@ -47,7 +47,7 @@ def roi_align_rotated(
             they are not rounded to it. A box that is not finite gives NaN.
         output_size: Bins, one number or (height, width), along the box's own height and width.
         spatial_scale: Size of the map over size of the image; multiplies centre and size.
-        sampling_ratio: Samples along each axis of a bin; 0 takes one per pixel, rounded up.
+        sampling_ratio: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
         aligned: True puts pixel centres at half-integer coordinates. False is the older convention: boxes are
             half a pixel off and at least one pixel large.
         clockwise: Whether a positive angle turns a box clockwise, seen with y pointing down; else
@@ -64,6 +64,7 @@ def roi_align_rotated(
     """
     check_map_and_rois(input, rois, 6, spatial_scale)
     pooled_h, pooled_w = bins_of(output_size)
+    check_samples(sampling_ratio)
     out: Tensor = _op(input, rois, spatial_scale, pooled_h, pooled_w, sampling_ratio, aligned, clockwise)
     return out
 
@@ -74,7 +75,7 @@ class RoIAlignRotated(nn.Module):
     Args:
         out_size: Bins, one number or (height, width).
         spatial_scale: Size of the map over size of the image.
-        sample_num: Samples along each axis of a bin; 0 takes one per pixel, rounded up.
+        sample_num: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
         aligned: True puts pixel centres at half-integer coordinates; False for networks trained without.
         clockwise: Whether a positive angle turns a box clockwise as one sees it.
         output_size: Another name of ``out_size``, with a warning.
