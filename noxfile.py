@@ -85,11 +85,15 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """Run the operator tests in every dtype and write what they proved to ``docs/conformance.md``."""
+    """Run the operator tests in every dtype and write what they proved to ``docs/conformance.md``.
+
+    Names of test files may be given; the rows of other operators stay as they are.
+    """
     run = develop(session, *test_requirements("cv-ops"))
     data, page = "docs/conformance.json", "docs/conformance.md"
     plugin = ["-p", "cv_testing.conformance", "--conformance", data]
-    run("-m", "pytest", "-q", "packages/cv-ops/tests", *plugin, *session.posargs, PYTHONPATH="testing")
+    files = session.posargs or ["packages/cv-ops/tests"]
+    run("-m", "pytest", "-q", *plugin, *files, PYTHONPATH="testing")
     run("-m", "cv_testing.conformance", data, page, PYTHONPATH="testing")
 
 
@@ -137,7 +141,8 @@ def cuda(session: nox.Session) -> None:
 def sanitize(session: nox.Session) -> None:
     """The tests of cv-ops on a CPU half built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC).
 
-    Arguments go to pytest: ``nox -s sanitize -- packages/cv-ops/tests/test_nms.py``.
+    Arguments go to pytest: ``nox -s sanitize -- packages/cv-ops/tests/test_nms.py``. Or they name the fuzz
+    script: ``nox -s sanitize -- benchmarks/fuzz_ops.py --seconds 600``.
     """
     develop(session)
     runtime = str(session.run("gcc", "-print-file-name=libasan.so", silent=True, external=True)).strip()
@@ -159,10 +164,9 @@ def sanitize(session: nox.Session) -> None:
     shutil.copytree("packages/cv-ops/src/cv", stage / "cv", ignore=no_library)
     session.run(cmake, "--install", str(folder), "--prefix", str(stage), external=True)
     Python(session, DEV)(
-        *("packages/cv-ops/tools/sanitized.py", str(stage), "-p", "no:cacheprovider"),
+        *("packages/cv-ops/tools/sanitized.py", str(stage)),
         # What the binary needs from the system differs here, and only here.
-        *("--deselect", "packages/cv-ops/tests/test_wheel.py"),
-        *(session.posargs or ["packages/cv-ops/tests"]),
+        *(session.posargs or ["packages/cv-ops/tests", "--deselect", "packages/cv-ops/tests/test_wheel.py"]),
         LD_PRELOAD=runtime,
         # Leaks are torch's and Python's own, at exit; torch allocates and frees through different functions.
         ASAN_OPTIONS="detect_leaks=0:alloc_dealloc_mismatch=0:strict_init_order=1",

@@ -9,7 +9,7 @@ in a child process with a limit on its address space and on the time of a case. 
 (then its gradient is taken too) and an exception with a text. A crash, a hang, or an exception that users
 should not see (``AttributeError``, ``IndexError`` … from inside) is a failure.
 
-Under AddressSanitizer (``nox -s sanitize -- --fuzz``) reads and writes outside a tensor crash as well.
+Under AddressSanitizer (``nox -s sanitize -- benchmarks/fuzz_ops.py``) accesses outside of a tensor crash too.
 """
 
 from __future__ import annotations

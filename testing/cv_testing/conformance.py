@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 CHECKS = ("forward", "backward", "opcheck", "gradcheck", "compile", "export", "deterministic")
 DEVICES = ("cpu", "cuda")
-DTYPES = ("float32", "float64", "float16", "bfloat16")
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int32")
 
 #: ``(operator, device, dtype, check) -> passed``; None where nobody records.
 _cells: dict[tuple[str, str, str, str], bool] | None = None
@@ -38,21 +38,19 @@ def recording() -> bool:
 
 
 @contextlib.contextmanager
-def cell(
-    check: str, fn: Callable[..., Any], args: Sequence[Any], device: str, dtype: torch.dtype | None
-) -> Iterator[None]:
-    """Records whether the block passes, for the operators that ``fn(*args)`` calls."""
+def cell(check: str, fn: Callable[..., Any], args: Sequence[Any], device: str) -> Iterator[None]:
+    """Records whether the block passes, for the operators that ``fn(*args)`` calls and its first dtype."""
     if _cells is None:
         yield
         return
     passed = False
-    names = _operators(fn, args)
+    names, dtype = _operators(fn, args), _dtype(args)
     try:
         yield
         passed = True
     finally:
         for name in names:
-            key = (name, device, str(dtype).removeprefix("torch."), check)
+            key = (name, device, dtype, check)
             _cells[key] = _cells.get(key, True) and passed
 
 
@@ -68,13 +66,20 @@ class _Names(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def _dtype(args: Sequence[Any]) -> str:
+    """The first floating dtype among the arguments; int32 stands for operators that take none."""
+    tensors = (a for a in args if isinstance(a, torch.Tensor) and a.is_floating_point())
+    return str(next((t.dtype for t in tensors), torch.int32)).removeprefix("torch.")
+
+
 def _operators(fn: Callable[..., Any], args: Sequence[Any]) -> set[str]:
     """The operators in one call; for a function composed of torch's own, the name of its test file."""
     with _Names() as mode, torch.no_grad(), contextlib.suppress(Exception):
         fn(*args)
     names = {name for name in mode.names if not name.endswith("_backward")}
     file = re.search(r"test_(\w+)\.py", os.environ.get("PYTEST_CURRENT_TEST", ""))
-    return names or {file[1] if file else "?"}
+    composed = {file[1]} if file and file[1] != "common" else set()
+    return names or composed
 
 
 # The plugin.
@@ -141,7 +146,7 @@ _HEAD = """\
 # Conformance of the operators
 
 Made by `nox -s conformance` from runs of the test-suite; not written by hand. A cell names the dtypes in which the
-check passed: 32 = float32, 64 = float64, 16 = float16, b16 = bfloat16. **Bold** dtypes failed, `–` means that the
+check passed: 32 = float32, 64 = float64, 16 = float16, b16 = bfloat16, int = no floating input. **Bold** dtypes failed, `–` means that the
 check does not apply (no gradient, or raises under `torch.use_deterministic_algorithms`).
 
 forward and backward: against a float64 oracle. opcheck: `torch.library.opcheck`. gradcheck: against finite
@@ -168,7 +173,7 @@ def render(data: dict[str, Any]) -> str:
 
 
 def _text(outcomes: dict[str, bool]) -> str:
-    short = {"float32": "32", "float64": "64", "float16": "16", "bfloat16": "b16"}
+    short = {"float32": "32", "float64": "64", "float16": "16", "bfloat16": "b16", "int32": "int"}
     words = [short[d] if outcomes[d] else f"**{short[d]}**" for d in DTYPES if d in outcomes]
     return " ".join(words) or "–"
 

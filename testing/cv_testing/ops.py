@@ -100,14 +100,14 @@ def assert_matches_oracle(
     rounded = tensors_to(args, dtype=dtype)
     ours = _leaves(tensors_to(rounded, device=device), like=args)
     theirs = _leaves(tensors_to(rounded, dtype=torch.float64), like=args)
-    with conformance.cell("forward", fn, ours, device, dtype):
+    with conformance.cell("forward", fn, ours, device):
         actual, expected = fn(*ours), oracle(*theirs)
         for tensor in _as_tensors(actual):
             if tensor.is_floating_point():
                 assert tensor.dtype == dtype, f"output is {tensor.dtype}, inputs are {dtype}"
         assert_close(actual, expected, dtype=dtype, scale=scale)
     if backward:
-        with conformance.cell("backward", fn, ours, device, dtype):
+        with conformance.cell("backward", fn, ours, device):
             assert _requiring_grad(ours), "backward=True, but no argument requires grad"
             grads = _output_grads(expected, dtype)
             moved = [g.to(device=device, dtype=dtype) for g in grads]
@@ -149,33 +149,30 @@ def check_operator(
         typed = _leaves(tensors_to(args, dtype=dtype, device=device), like=args)
         typed_op_args = args if op_args is None else op_args
         typed_op_args = _leaves(tensors_to(typed_op_args, dtype=dtype, device=device), like=typed_op_args)
-        with conformance.cell("opcheck", fn, typed, device, dtype):
-            check_opcheck(op, typed_op_args, device=device)
+        check_opcheck(op, typed_op_args, device=device)
         if gradient and dtype in (None, torch.float64):
-            with conformance.cell("gradcheck", fn, typed, device, dtype):
-                check_gradient(fn, typed, device=device)
+            check_gradient(fn, typed, device=device)
         if deterministic:
-            with conformance.cell("deterministic", fn, typed, device, dtype):
-                check_deterministic(fn, typed, device=device, gradient=gradient)
-        with conformance.cell("compile", fn, typed, device, dtype):
-            check_compile(fn, typed, device=device, gradient=gradient)
-        with conformance.cell("export", fn, typed, device, dtype):
-            check_export(fn, typed, device=device, dynamic_shapes=dynamic_shapes)
+            check_deterministic(fn, typed, device=device, gradient=gradient)
+        check_compile(fn, typed, device=device, gradient=gradient)
+        check_export(fn, typed, device=device, dynamic_shapes=dynamic_shapes)
 
 
 def check_opcheck(op: Any, args: Sequence[Any], *, device: str = "cpu") -> None:
     """``torch.library.opcheck``: schema, autograd registration, fake tensor, dynamic shapes under AOT."""
     moved = _leaves(tensors_to(args, device=device), like=args)
     rtol, atol = _half_tolerance(moved)
-    results = torch.library.opcheck(op, moved, rtol=rtol, atol=atol)
-    assert set(results.values()) == {"SUCCESS"}, results
+    with conformance.cell("opcheck", op, moved, device):
+        results = torch.library.opcheck(op, moved, rtol=rtol, atol=atol)
+        assert set(results.values()) == {"SUCCESS"}, results
 
 
 def check_gradient(fn: Function, args: Sequence[Any], *, device: str = "cpu", **options: Any) -> None:
     """First derivatives against finite differences, in float64. ``options`` go to ``gradcheck``."""
     inputs = _leaves(tensors_to(args, device=device, dtype=torch.float64), like=args)
     assert _requiring_grad(inputs), "nothing requires grad: gradcheck would check nothing"
-    assert torch.autograd.gradcheck(fn, inputs, **options)
+    with conformance.cell("gradcheck", fn, inputs, device):
+        assert torch.autograd.gradcheck(fn, inputs, **options)
 
 
 def check_second_derivative_is_refused(fn: Function, args: Sequence[Any], *, device: str = "cpu") -> None:
@@ -214,28 +211,30 @@ def check_deterministic(
     fn: Function, args: Sequence[Any], *, device: str = "cpu", gradient: bool = True, runs: int = 3
 ) -> None:
     """Runs under ``torch.use_deterministic_algorithms(True)`` are bitwise equal, backward included."""
-    with deterministic_algorithms():
-        results = [
-            _run(fn, _leaves(tensors_to(args, device=device), like=args), gradient) for _ in range(runs)
-        ]
-    for other in results[1:]:
-        for a, b in zip(results[0], other, strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    moved = tensors_to(args, device=device)
+    with conformance.cell("deterministic", fn, moved, device):
+        with deterministic_algorithms():
+            results = [_run(fn, _leaves(moved, like=args), gradient) for _ in range(runs)]
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 def check_compile(fn: Function, args: Sequence[Any], *, device: str = "cpu", gradient: bool = True) -> None:
     """``torch.compile(fullgraph=True)``, with static and dynamic shapes, equals eager, gradients included."""
-    expected = _run(fn, _leaves(tensors_to(args, device=device), like=args), gradient)
+    moved = tensors_to(args, device=device)
+    expected = _run(fn, _leaves(moved, like=args), gradient)
     for dynamic in (False, True):
         torch._dynamo.reset()
         # aot_eager traces forward and backward as inductor does and then runs our kernels; what inductor
         # would add is code for other operators.
         compiled = torch.compile(fn, fullgraph=True, backend="aot_eager", dynamic=dynamic)
-        actual = _run(compiled, _leaves(tensors_to(args, device=device), like=args), gradient)
-        for a, e in zip(actual, expected, strict=True):
-            # What is composed of torch's own operators rounds elsewhere when it is traced.
-            rtol, atol = _half_tolerance([a])
-            torch.testing.assert_close(a, e, rtol=rtol, atol=atol, equal_nan=True)
+        with conformance.cell("compile", fn, moved, device):
+            actual = _run(compiled, _leaves(moved, like=args), gradient)
+            for a, e in zip(actual, expected, strict=True):
+                # What is composed of torch's own operators rounds elsewhere when it is traced.
+                rtol, atol = _half_tolerance([a])
+                torch.testing.assert_close(a, e, rtol=rtol, atol=atol, equal_nan=True)
 
 
 def check_export(
@@ -250,11 +249,12 @@ def check_export(
     inputs = tuple(tensors_to(args, device=device))
     inputs = tuple(a.detach() if isinstance(a, Tensor) else a for a in inputs)
     shapes = None if dynamic_shapes is None else (tuple(dynamic_shapes),)
-    program = torch.export.export(Module(), inputs, dynamic_shapes=shapes)
-    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
-    assert any(name.startswith("cv.") for name in names), f"no cv operator in the exported graph: {names}"
-    for a, e in zip(_as_tensors(program.module()(*inputs)), _as_tensors(fn(*inputs)), strict=True):
-        torch.testing.assert_close(a, e, equal_nan=True)
+    with conformance.cell("export", fn, inputs, device):
+        program = torch.export.export(Module(), inputs, dynamic_shapes=shapes)
+        names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+        assert any(name.startswith("cv.") for name in names), f"no cv operator in the exported graph: {names}"
+        for a, e in zip(_as_tensors(program.module()(*inputs)), _as_tensors(fn(*inputs)), strict=True):
+            torch.testing.assert_close(a, e, equal_nan=True)
 
 
 def check_cpu_equals_cuda(

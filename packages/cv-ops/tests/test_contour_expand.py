@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cv.ops import contour_expand
-from cv_testing.ops import DEVICES, check_opcheck
+from cv_testing import conformance
+from cv_testing.ops import DEVICES, check_compile, check_deterministic, check_export, check_opcheck
 
 OP = torch.ops.cv.contour_expand.default
 
@@ -120,12 +121,12 @@ class TestContainers:
     @pytest.mark.parametrize("device", DEVICES)
     def test_tensors(self, device: str) -> None:
         masks, labels = random_case()
-        actual = contour_expand(
-            torch.from_numpy(masks).to(device).bool(), torch.from_numpy(labels).to(device).long(), 1, 6
-        )
-        assert actual.device.type == device
-        assert actual.dtype == torch.int32
-        np.testing.assert_array_equal(actual.cpu(), oracle(masks, labels, 1))
+        args = torch.from_numpy(masks).to(device).bool(), torch.from_numpy(labels).to(device).long(), 1, 6
+        with conformance.cell("forward", contour_expand, args, device):
+            actual = contour_expand(*args)
+            assert actual.device.type == device
+            assert actual.dtype == torch.int32
+            np.testing.assert_array_equal(actual.cpu(), oracle(masks, labels, 1))
 
     def test_arrays_and_mixtures(self) -> None:
         masks, labels = random_case()
@@ -153,8 +154,9 @@ class TestContainers:
 def test_operator() -> None:
     masks, labels = (torch.from_numpy(a) for a in random_case(2, 6, 7))
     check_opcheck(OP, (masks, labels, 1))
-    compiled = torch.compile(lambda m, i: contour_expand(m, i, 1, 6), fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(masks, labels), contour_expand(masks, labels, 1, 6))
+    check_compile(lambda m, i: contour_expand(m, i, 1, 6), (masks, labels), gradient=False)
+    check_deterministic(lambda m, i: contour_expand(m, i, 1, 6), (masks, labels), gradient=False)
+    check_export(lambda m, i: contour_expand(m, i, 1, 6), (masks, labels))
 
 
 def test_errors() -> None:

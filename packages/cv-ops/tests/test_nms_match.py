@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cv.ops import bbox_overlaps, nms, nms_match
-from cv_testing.ops import DEVICES, DTYPES, check_opcheck
+from cv_testing import conformance
+from cv_testing.ops import DEVICES, DTYPES, check_compile, check_deterministic, check_export, check_opcheck
 
 OP = torch.ops.cv.nms_match.default
 
@@ -58,14 +59,16 @@ class TestGroups:
         dets = torch.cat([table[:, :2], table[:, :2] + table[:, 2:4], table[:, 4:]], 1)
         assert [g.tolist() for g in nms_match(dets, threshold)] == oracle(dets, threshold)
 
+    @pytest.mark.parametrize("device", DEVICES)
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-    def test_every_box_once_and_the_kept_ones_first(self, dtype: torch.dtype) -> None:
-        dets = random_dets(400).to(dtype)
-        groups = nms_match(dets, 0.4)
-        assert sorted(i for g in groups for i in g.tolist()) == list(range(400))
-        assert [g[0].item() for g in groups] == nms(dets[:, :4], dets[:, 4], 0.4)[1].tolist()
-        for group in groups:
-            assert (dets[group, 4].diff() <= 0).all()
+    def test_every_box_once_and_the_kept_ones_first(self, device: str, dtype: torch.dtype) -> None:
+        dets = random_dets(400).to(device, dtype)
+        with conformance.cell("forward", nms_match, (dets, 0.4), device):
+            groups = nms_match(dets, 0.4)
+            assert sorted(i for g in groups for i in g.tolist()) == list(range(400))
+            assert [g[0].item() for g in groups] == nms(dets[:, :4], dets[:, 4], 0.4)[1].tolist()
+            for group in groups:
+                assert (dets[group, 4].diff() <= 0).all()
 
     def test_the_container_follows_the_input(self) -> None:
         dets = random_dets(50)
@@ -93,8 +96,10 @@ def test_operator() -> None:
     dets = random_dets(30)
     keep = nms(dets[:, :4], dets[:, 4], 0.5)[1]
     check_opcheck(OP, (dets[:, :4].contiguous(), keep, 0.5))
-    compiled = torch.compile(lambda b, k: OP(b, k, 0.5), fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(dets[:, :4], keep), OP(dets[:, :4], keep, 0.5))
+    args = dets[:, :4].contiguous(), keep
+    check_compile(lambda b, k: OP(b, k, 0.5), args, gradient=False)
+    check_deterministic(lambda b, k: OP(b, k, 0.5), args, gradient=False)
+    check_export(lambda b, k: OP(b, k, 0.5), args)
 
 
 def test_errors() -> None:

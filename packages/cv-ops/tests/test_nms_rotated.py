@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cv.ops import batched_nms, box_iou_rotated, nms, nms_rotated
 from cv.ops._load import available_cpu_isas, forced_cpu_isa
+from cv_testing import conformance
 from cv_testing.ops import DEVICES, DTYPES, check_cpu_equals_cuda, check_cuda_stream, check_operator
 from cv_testing.rotated import exact_overlaps, random_rotated_boxes
 
@@ -93,13 +94,22 @@ class TestGreedy:
         labelled = nms_rotated(boxes, scores, threshold, labels.long())[1]
         assert labelled.tolist() == greedy(overlaps, scores, threshold, labels)
 
+    @pytest.mark.parametrize("device", DEVICES)
     @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-    def test_dtypes(self, dtype: torch.dtype) -> None:
+    def test_dtypes_and_gradients(self, device: str, dtype: torch.dtype) -> None:
         boxes, scores = (t.to(dtype) for t in boxes_and_scores(60, span=20))
-        dets, inds = nms_rotated(boxes, scores, 0.3)
-        assert dets.dtype == dtype
         overlaps = exact_overlaps(boxes.double(), boxes.double())
-        assert inds.tolist() == greedy(overlaps, scores.double(), 0.3)
+        args = boxes.to(device).requires_grad_(), scores.to(device).requires_grad_(), 0.3
+        with conformance.cell("forward", nms_rotated, args, device):
+            dets, inds = nms_rotated(*args)
+            assert dets.dtype == dtype
+            assert inds.tolist() == greedy(overlaps, scores.double(), 0.3)
+        with conformance.cell("backward", nms_rotated, args, device):
+            weights = torch.rand(dets.shape, dtype=dtype, device=device)
+            grads = torch.autograd.grad(dets, args[:2], weights)
+            expected = torch.zeros(60, 6, dtype=dtype, device=device)
+            expected[inds] = weights
+            assert torch.equal(torch.cat([grads[0], grads[1][:, None]], 1), expected)
 
     def test_without_rotation_it_is_nms(self) -> None:
         boxes, scores = boxes_and_scores(2000, span=100, size=20)

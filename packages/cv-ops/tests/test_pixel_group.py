@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cv.ops import pixel_group
-from cv_testing.ops import DEVICES, check_opcheck
+from cv_testing import conformance
+from cv_testing.ops import DEVICES, check_compile, check_deterministic, check_export, check_opcheck
 
 OP = torch.ops.cv.pixel_group.default
 
@@ -129,7 +130,8 @@ class TestContainers:
         case = random_case()
         expected = oracle(*case, 0.6)
         tensors = [torch.from_numpy(a).to(device) for a in case[:5]]
-        assert_groups(pixel_group(*tensors, 4, 0.6), expected)
+        with conformance.cell("forward", pixel_group, (*tensors, 4, 0.6), device):
+            assert_groups(pixel_group(*tensors, 4, 0.6), expected)
         tensors[1], tensors[2], tensors[3] = tensors[1].float(), tensors[2].double(), tensors[3].long()
         assert_groups(pixel_group(*tensors, 4, 0.6), expected)
 
@@ -148,9 +150,9 @@ def test_operator() -> None:
     score, mask, embedding, label, contour, regions = random_case(8, 9)
     args = tuple(torch.from_numpy(a) for a in (score, mask.astype(np.uint8), embedding, label, contour))
     check_opcheck(OP, (*args, regions, 0.5))
-    compiled = torch.compile(lambda *a: OP(*a, regions, 0.5), fullgraph=True, backend="aot_eager")
-    for actual, expected in zip(compiled(*args), OP(*args, regions, 0.5), strict=True):
-        assert torch.equal(actual, expected)
+    check_compile(lambda *a: OP(*a, regions, 0.5), args, gradient=False)
+    check_deterministic(lambda *a: OP(*a, regions, 0.5), args, gradient=False)
+    check_export(lambda *a: OP(*a, regions, 0.5), args)
     bad_args = args[0].double(), args[1].bool(), args[2].double(), args[3].long(), args[4][1:]
     for i, bad in enumerate(bad_args):
         with pytest.raises(RuntimeError, match="pixel_group"):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cv.ops import batched_nms, nms, soft_nms
 from cv.ops._load import available_cpu_isas, forced_cpu_isa
+from cv_testing import conformance
 from cv_testing.ops import (
     DEVICES,
     DTYPES,
@@ -108,12 +109,14 @@ class TestValues:
     @pytest.mark.parametrize("method", METHODS)
     def test_dtypes(self, device: str, dtype: torch.dtype, method: str) -> None:
         boxes, scores = (t.to(dtype) for t in random_boxes(12, span=60))
-        dets, inds = soft_nms(boxes.to(device), scores.to(device), method=method)  # type: ignore[call-overload]
-        assert dets.dtype == dtype
-        chosen, values = oracle(boxes, scores, 0.3, 0.5, 1e-3, method, 0)
-        rtol, atol = TOLERANCES[dtype]
-        assert sorted(inds.tolist()) == sorted(chosen)
-        np.testing.assert_allclose(dets[:, 4].double().cpu(), values, rtol=rtol, atol=atol)
+        args = boxes.to(device), scores.to(device)
+        with conformance.cell("forward", soft_nms, args, device):
+            dets, inds = soft_nms(*args, method=method)  # type: ignore[call-overload]
+            assert dets.dtype == dtype
+            chosen, values = oracle(boxes, scores, 0.3, 0.5, 1e-3, method, 0)
+            rtol, atol = TOLERANCES[dtype]
+            assert sorted(inds.tolist()) == sorted(chosen)
+            np.testing.assert_allclose(dets[:, 4].double().cpu(), values, rtol=rtol, atol=atol)
 
     def test_naive_is_nms(self) -> None:
         boxes, scores = random_boxes(1000)
