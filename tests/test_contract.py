@@ -1,7 +1,6 @@
 """Every documented name exists, from its documented path, with its documented parameters.
 
-``contracts/api.json`` is the documented API. ``contracts/pending.txt`` lists the names that are not there
-yet: it may only shrink, for a name that has arrived must be taken out of it.
+``contracts/api.json`` is the documented API.
 """
 
 import ast
@@ -15,7 +14,6 @@ import pytest
 
 CONTRACTS = Path(__file__).parents[1] / "contracts"
 ENTRIES: list[dict[str, Any]] = json.loads((CONTRACTS / "api.json").read_text(encoding="utf-8"))
-PENDING = frozenset((CONTRACTS / "pending.txt").read_text(encoding="utf-8").split())
 # Subclasses or aliases of torch's own classes: their parameters follow torch.
 FOLLOWS_TORCH = frozenset((CONTRACTS / "follows_torch.txt").read_text(encoding="utf-8").split())
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -24,12 +22,7 @@ VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry["path"] for entry in ENTRIES])
 def test_documented_name(entry: dict[str, Any]) -> None:
     module, _, name = entry["path"].rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except AttributeError:
-        assert entry["path"] in PENDING, f"{entry['path']} is missing"
-        return
-    assert entry["path"] not in PENDING, f"{entry['path']} has arrived: take it out of pending.txt"
+    found = getattr(importlib.import_module(module), name)
     assert inspect.isclass(found) or entry["kind"] not in ("class", "exception")
     assert callable(found)
     assert (inspect.getdoc(found) or "").strip(), "no docstring"
