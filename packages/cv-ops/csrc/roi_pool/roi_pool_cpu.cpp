@@ -18,22 +18,30 @@ namespace {
 
 using torch::stable::parallel_for;
 
-// Greatest pixel of a bin and its index in the map, for `Lanes` channels of an image (H, W, C) whose pointer
-// starts at the first. The first of equal pixels counts; NaN is taken, and then kept.
+// Channels compared at a time. Not fewer: GCC turns a loop of 16 into scalar branches before it vectorises.
+constexpr int64_t kLanes = 32;
+
+// A contiguous map is turned as a whole if boxes read more than this share of its pixels: measured.
+constexpr double kTurnFrom = 0.5;
+
+// Greatest pixel of the rows `y` and columns `x`, and its index in the map, for `Lanes` channels that lie side by
+// side in every pixel. `from` is the first of them in the first pixel, strides are those of a pixel and a row.
+// `more`: out and index hold the result of pixels before these. The first of equal pixels counts; NaN is taken,
+// and then kept.
 template <typename T, int64_t Lanes>
-CV_HD void greatest(const T* image, const Params& p, Span y, Span x, T* CV_RESTRICT out, int32_t* CV_RESTRICT index) {
+CV_HD void greatest(const T* from, int64_t pixel_stride, int64_t row_stride, int32_t width, Span y, Span x, bool more,
+                    T* CV_RESTRICT out, int32_t* CV_RESTRICT index) {
   T best[Lanes];
   int32_t which[Lanes];
-  const auto width = static_cast<int32_t>(p.width);
   for (int64_t i = 0; i < Lanes; ++i) {
-    best[i] = image[(static_cast<int64_t>(y.begin) * width + x.begin) * p.channels + i];
-    which[i] = y.begin * width + x.begin;
+    best[i] = more ? out[i] : from[i];
+    which[i] = more ? index[i] : y.begin * width + x.begin;
   }
-  for (int32_t row = y.begin; row < y.end; ++row) {
-    for (int32_t pixel = row * width + x.begin; pixel < row * width + x.end; ++pixel) {
-      const T* from = image + pixel * p.channels;
+  for (int32_t row = y.begin; row < y.end; ++row, from += row_stride) {
+    const T* at = from;
+    for (int32_t pixel = row * width + x.begin; pixel < row * width + x.end; ++pixel, at += pixel_stride) {
       for (int64_t i = 0; i < Lanes; ++i) {
-        const T v = from[i];
+        const T v = at[i];
         const bool take = (v > best[i]) | (v != v);
         best[i] = take ? v : best[i];
         which[i] = take ? pixel : which[i];
@@ -43,12 +51,16 @@ CV_HD void greatest(const T* image, const Params& p, Span y, Span x, T* CV_RESTR
   for (int64_t i = 0; i < Lanes; ++i) out[i] = best[i], index[i] = which[i];
 }
 
+// The same for all channels of an image (H, W, C)
 template <typename T>
 CV_HD void greatest_of_bin(const T* image, const Params& p, Span y, Span x, T* out, int32_t* index) {
-  constexpr int64_t lanes = 2 * Vec<T>::size;
+  const auto width = static_cast<int32_t>(p.width);
+  const int64_t row = p.width * p.channels;
+  const T* from = image + y.begin * row + x.begin * p.channels;
   int64_t c = 0;
-  for (; c + lanes <= p.channels; c += lanes) greatest<T, lanes>(image + c, p, y, x, out + c, index + c);
-  for (; c < p.channels; ++c) greatest<T, 1>(image + c, p, y, x, out + c, index + c);
+  for (; c + kLanes <= p.channels; c += kLanes)
+    greatest<T, kLanes>(from + c, p.channels, row, width, y, x, false, out + c, index + c);
+  for (; c < p.channels; ++c) greatest<T, 1>(from + c, p.channels, row, width, y, x, false, out + c, index + c);
 }
 
 // x (N, H, W, C); out and argmax (K, C, bins), or (K, bins, C) if nhwc
@@ -90,32 +102,78 @@ void pool_channels_last(const T* x, const T* rois, int64_t count, const Params& 
   });
 }
 
-// x (N, C, H, W); out and argmax (K, C, bins): plane by plane
+// Pools a region of `count` planes, at most kLanes. One row of the region at a time is turned, so that its pixels
+// hold their channels side by side: branches on unordered values would cost several times as much.
+template <typename T>
+class PlanePool {
+ public:
+  // x (count, H, W); out and argmax (count, bins)
+  CV_HD void pool(const T* x, int64_t count, const Region& r, const Params& p, T* out, int32_t* argmax) {
+    columns_.resize(p.pooled_w);
+    best_.resize(p.pooled_w * kLanes);
+    which_.resize(p.pooled_w * kLanes);
+    for (int64_t b = 0; b < p.pooled_w; ++b) columns_[b] = r.x.span(b, p.pooled_w);
+    const Span whole{columns_.front().begin, columns_.back().end};
+    if (!whole.empty()) row_.resize((whole.end - whole.begin) * kLanes);
+    for (int64_t b = 0; b < p.pooled_h; ++b) {
+      const Span rows = r.y.span(b, p.pooled_h);
+      std::fill(best_.begin(), best_.end(), T(0));
+      std::fill(which_.begin(), which_.end(), -1);
+      for (int32_t y = rows.begin; y < rows.end; ++y) pool_row(x, count, y, whole, y > rows.begin, p);
+      hand_out(count, p, b, out, argmax);
+    }
+  }
+
+ private:
+  std::vector<Span> columns_;   // of the bins
+  std::vector<T> row_;          // (pixels, kLanes)
+  std::vector<T> best_;         // (bins of a row, kLanes)
+  std::vector<int32_t> which_;  // (bins of a row, kLanes)
+
+  CV_HD void pool_row(const T* x, int64_t count, int32_t y, Span whole, bool more, const Params& p) {
+    const auto width = static_cast<int32_t>(p.width);
+    turn(x + y * width + whole.begin, p.plane(), count, whole.end - whole.begin, row_.data());
+    for (int64_t b = 0; b < p.pooled_w; ++b) {
+      const Span span = columns_[b];
+      if (span.empty()) continue;
+      greatest<T, kLanes>(row_.data() + (span.begin - whole.begin) * kLanes, kLanes, 0, width, Span{y, y + 1}, span,
+                          more, best_.data() + b * kLanes, which_.data() + b * kLanes);
+    }
+  }
+
+  // rows of `count` planes, (count, length), to (length, kLanes)
+  static CV_HD void turn(const T* CV_RESTRICT in, int64_t plane, int64_t count, int64_t length, T* CV_RESTRICT out) {
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t x = 0; x < length; ++x) out[x * kLanes + i] = in[i * plane + x];
+  }
+
+  CV_HD void hand_out(int64_t count, const Params& p, int64_t row_of_bins, T* out, int32_t* argmax) const {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = i * p.bins() + row_of_bins * p.pooled_w;
+      for (int64_t b = 0; b < p.pooled_w; ++b) {
+        out[at + b] = best_[b * kLanes + i];
+        argmax[at + b] = which_[b * kLanes + i];
+      }
+    }
+  }
+};
+
+// x (N, C, H, W); out and argmax (K, C, bins)
 template <typename T>
 void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, T* out, int32_t* argmax) {
-  const int64_t block = 16, blocks = (p.channels + block - 1) / block;
+  const int64_t blocks = (p.channels + kLanes - 1) / kLanes;
   parallel_for(0, count * blocks, 1, [&](int64_t begin, int64_t end) {
+    PlanePool<T> planes;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t k = task / blocks, first = task % blocks * block, last = std::min(first + block, p.channels);
+      const int64_t k = task / blocks, c = task % blocks * kLanes, n = std::min(kLanes, p.channels - c);
+      const int64_t at = (k * p.channels + c) * p.bins();
       const Region r = make_region(rois + 5 * k, p);
-      for (int64_t b = 0; b < p.bins(); ++b) {
-        const Span ys = r.y.span(b / p.pooled_w, p.pooled_h), xs = r.x.span(b % p.pooled_w, p.pooled_w);
-        for (int64_t c = first; c < last; ++c) {
-          T best = r.image < 0 ? std::numeric_limits<T>::quiet_NaN() : T(0);
-          int32_t which = -1;
-          if (r.image >= 0) {
-            const T* plane = x + (r.image * p.channels + c) * p.plane();
-            for (int32_t y = ys.begin; y < ys.end; ++y) {
-              const auto row = static_cast<int32_t>(y * p.width);
-              for (int32_t pixel = row + xs.begin; pixel < row + xs.end; ++pixel) {
-                const T v = plane[pixel];
-                if (v > best || v != v || which < 0) best = v, which = pixel;
-              }
-            }
-          }
-          out[(k * p.channels + c) * p.bins() + b] = best;
-          argmax[(k * p.channels + c) * p.bins() + b] = which;
-        }
+      if (r.image < 0) {
+        std::fill_n(out + at, n * p.bins(), std::numeric_limits<T>::quiet_NaN());
+        std::fill_n(argmax + at, n * p.bins(), -1);
+      } else {
+        const T* from = x + (r.image * p.channels + c) * p.plane();
+        vectorized([&] { planes.pool(from, n, r, p, out + at, argmax + at); });
       }
     }
   });
@@ -151,7 +209,7 @@ std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& rois,
     int32_t* index = argmax.mutable_data_ptr<int32_t>();
     roi::check_images("roi_pool", r, count, 5, p.batch);
     if (out.numel() == 0) return;
-    if (nhwc || pixels_read(r, count, p) > 2.0 * static_cast<double>(p.batch * p.plane())) {
+    if (nhwc || pixels_read(r, count, p) > kTurnFrom * static_cast<double>(p.batch * p.plane())) {
       const Tensor x = channels_last(to_opmath(input));
       pool_channels_last(x.const_data_ptr<T>(), r, count, p, to, index, nhwc);
     } else {
