@@ -6,7 +6,8 @@ Deterministic, forward and backward; there is no second derivative.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -97,16 +98,10 @@ def softmax_focal_loss(
 
 
 class _FocalLoss(nn.Module):
-    """What both layers hold.
-
-    Args:
-        gamma: How much less easy examples count.
-        alpha: Weight of the loss.
-        weight: ``(C,)`` or None; a buffer.
-        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
-    """
+    """A loss as a layer that holds its options."""
 
     weight: Tensor | None
+    _loss: ClassVar[Callable[..., Tensor]]
 
     def __init__(
         self, gamma: float, alpha: float, weight: Tensor | None = None, reduction: Reduction = "mean"
@@ -117,6 +112,10 @@ class _FocalLoss(nn.Module):
         self.register_buffer("weight", weight)
         self.reduction = reduction
 
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002 - the documented name
+        """The loss of ``(N, C)`` logits and ``(N,)`` labels."""
+        return self._loss(input, target, self.gamma, self.alpha, self.weight, self.reduction)
+
     def extra_repr(self) -> str:
         return f"gamma={self.gamma}, alpha={self.alpha}, reduction={self.reduction}"
 
@@ -125,30 +124,26 @@ class SigmoidFocalLoss(_FocalLoss):
     """:func:`sigmoid_focal_loss` as a layer.
 
     Args:
-        gamma: See :func:`sigmoid_focal_loss`.
-        alpha: See :func:`sigmoid_focal_loss`.
+        gamma: See :func:`sigmoid_focal_loss`, as for the others.
+        alpha: Weight of positives, ``1 - alpha`` of negatives.
         weight: ``(C,)`` or None; a buffer.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
     """
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002 - the documented name
-        """The loss of ``(N, C)`` logits and ``(N,)`` labels."""
-        return sigmoid_focal_loss(input, target, self.gamma, self.alpha, self.weight, self.reduction)
+    _loss = staticmethod(sigmoid_focal_loss)
 
 
 class SoftmaxFocalLoss(_FocalLoss):
     """:func:`softmax_focal_loss` as a layer.
 
     Args:
-        gamma: See :func:`softmax_focal_loss`.
-        alpha: See :func:`softmax_focal_loss`.
+        gamma: See :func:`softmax_focal_loss`, as for the others.
+        alpha: Factor of every loss.
         weight: ``(C,)`` or None; a buffer.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
     """
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002 - the documented name
-        """The loss of ``(N, C)`` logits and ``(N,)`` labels."""
-        return softmax_focal_loss(input, target, self.gamma, self.alpha, self.weight, self.reduction)
+    _loss = staticmethod(softmax_focal_loss)
 
 
 def _checked(
@@ -195,15 +190,8 @@ def _fake(
     return input.new_empty(input.shape if reduction == 0 else ())
 
 
-def _fake_backward(
-    grad: Tensor,
-    input: Tensor,  # noqa: A002
-    target: Tensor,
-    weight: Tensor | None,
-    gamma: float,
-    alpha: float,
-    reduction: int,
-) -> Tensor:
+def _fake_backward(grad: Tensor, input: Tensor, *rest: Any) -> Tensor:  # noqa: A002
+    """Of either operator."""
     return input.new_empty(input.shape)
 
 
@@ -229,19 +217,6 @@ def _softmax_fake(
     return loss, input.new_empty((2, input.shape[0]), dtype=stats_dtype)
 
 
-def _softmax_fake_backward(
-    grad: Tensor,
-    input: Tensor,  # noqa: A002
-    target: Tensor,
-    weight: Tensor | None,
-    stats: Tensor,
-    gamma: float,
-    alpha: float,
-    reduction: int,
-) -> Tensor:
-    return input.new_empty(input.shape)
-
-
 def _softmax_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     logits, target, weight, *ctx.options = inputs
     ctx.mark_non_differentiable(output[1])
@@ -264,4 +239,4 @@ register(
     backward=_softmax_backward,
     autocast="float32",
 )
-register(_softmax_op_backward, fake=_softmax_fake_backward)
+register(_softmax_op_backward, fake=_fake_backward)

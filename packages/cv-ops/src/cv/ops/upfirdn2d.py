@@ -118,19 +118,8 @@ def _check_integers(numbers: tuple[Any, ...], value: Any, name: str) -> None:
 # --- the operator ----------------------------------------------------------------------------------
 
 
-def _fake(
-    x: Tensor,
-    kernel: Tensor,
-    up_x: int,
-    up_y: int,
-    down_x: int,
-    down_y: int,
-    pad_x0: int,
-    pad_x1: int,
-    pad_y0: int,
-    pad_y1: int,
-    flip: bool,
-) -> Tensor:
+def _fake(x: Tensor, kernel: Tensor, *numbers: Any) -> Tensor:
+    up_x, up_y, down_x, down_y, pad_x0, pad_x1, pad_y0, pad_y1, _ = numbers
     height = (x.shape[2] * up_y + pad_y0 + pad_y1 - kernel.shape[0]) // down_y + 1
     width = (x.shape[3] * up_x + pad_x0 + pad_x1 - kernel.shape[1]) // down_x + 1
     return x.new_empty(x.shape[0], x.shape[1], height, width)
@@ -161,27 +150,14 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (grad_x, grad_kernel, *[None] * 9)
 
 
-def _kernel_gradient(
-    grad: Tensor,
-    x: Tensor,
-    kernel: Tensor,
-    up_x: int,
-    up_y: int,
-    down_x: int,
-    down_y: int,
-    pad_x0: int,
-    pad_x1: int,
-    pad_y0: int,
-    pad_y1: int,
-    flip: bool,
-) -> Tensor:
+def _kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, *numbers: Any) -> Tensor:
     """Of each tap: the sum of ``grad`` times the samples it met. Filters are rarely trained: plain torch."""
+    up_x, up_y, down_x, down_y, *pads, flip = numbers
     (n, c, height, width), (kh, kw) = x.shape, kernel.shape
     x, grad = x.to(kernel.dtype), grad.to(kernel.dtype)
     sparse = torch.nn.functional.pad(x.reshape(n, c, height, 1, width, 1), (0, up_x - 1, 0, 0, 0, up_y - 1))
     sparse = sparse.reshape(n, c, height * up_y, width * up_x)
     # Two steps: one pad call cannot crop more than the image before it adds the padding.
-    pads = (pad_x0, pad_x1, pad_y0, pad_y1)
     sparse = torch.nn.functional.pad(sparse, [max(p, 0) for p in pads])
     sparse = torch.nn.functional.pad(sparse, [min(p, 0) for p in pads])
     down_h, down_w = (grad.shape[2] - 1) * down_y + 1, (grad.shape[3] - 1) * down_x + 1
