@@ -1,6 +1,7 @@
 """The memcached backend against real servers, started here."""
 
 import multiprocessing
+import os
 import pickle
 import shutil
 import signal
@@ -135,6 +136,7 @@ def test_the_server_hangs(servers):
     client = FileClient("memcached", server_list_cfg=address, client_cfg={"timeout": 0.2})
     client.put(b"1", "a")
     process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)  # until it has stopped: it may still answer before
     with pytest.raises(TimeoutError, match=f"memcached at {address} did not answer in time"):
         client.get("a")
     process.send_signal(signal.SIGCONT)

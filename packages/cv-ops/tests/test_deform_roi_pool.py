@@ -237,7 +237,7 @@ BAD_ARGUMENTS = [
     ({"offset": torch.zeros(1, 2, 2, 3)}, ValueError, r"= \(1, 2, 2, 2\), got \(1, 2, 2, 3\)"),
     ({"offset": torch.zeros(1, 2, 2, 2, dtype=torch.int64)}, TypeError, "offset must have a floating"),
     ({"output_size": 0}, ValueError, "output_size must be positive, got 0"),
-    ({"sampling_ratio": 2**62}, ValueError, "sampling_ratio must be at most 1024, got 4611686018427387904"),
+    ({"sampling_ratio": 2**62}, ValueError, "sampling_ratio must be at most 4096, got 4611686018427387904"),
     ({"gamma": math.nan}, ValueError, "gamma must be finite, got nan"),
 ]  # fmt: skip
 

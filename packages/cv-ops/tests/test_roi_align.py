@@ -377,7 +377,7 @@ BAD_ARGUMENTS = [
     ({"rois": torch.zeros(2, 4)}, ValueError, r"rois must have shape \(K, 5\), got \(2, 4\)"),
     ({"rois": torch.zeros(2, 5, dtype=torch.int64)}, TypeError, "rois must have a floating"),
     ({"output_size": 0}, ValueError, "output_size must be positive, got 0"),
-    ({"sampling_ratio": 2**62}, ValueError, "sampling_ratio must be at most 1024, got 4611686018427387904"),
+    ({"sampling_ratio": 2**62}, ValueError, "sampling_ratio must be at most 4096, got 4611686018427387904"),
     ({"output_size": (1, 2, 3)}, ValueError, "output_size must be one number or"),
     ({"spatial_scale": 0.0}, ValueError, "spatial_scale must be positive and finite, got 0.0"),
     ({"spatial_scale": math.inf}, ValueError, "spatial_scale must be positive and finite, got inf"),

@@ -325,7 +325,7 @@ BAD_ARGUMENTS = [
     ({"rois": torch.zeros(2, 5)}, ValueError, r"rois must have shape \(K, 6\), got \(2, 5\)"),
     ({"rois": torch.zeros(2, 6, dtype=torch.int64)}, TypeError, "rois must have a floating"),
     ({"output_size": 0}, ValueError, "output_size must be positive, got 0"),
-    ({"sampling_ratio": 2**62}, ValueError, "sampling_ratio must be at most 1024, got 4611686018427387904"),
+    ({"sampling_ratio": 2**62}, ValueError, "sampling_ratio must be at most 4096, got 4611686018427387904"),
     ({"spatial_scale": 0.0}, ValueError, "spatial_scale must be positive and finite, got 0.0"),
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._memory_format import like_input
 
-MAX_SAMPLES = 1024  # along each axis of a bin
+MAX_SAMPLES = 4096  # along each axis of a bin
 
 
 def check_map_and_rois(x: Tensor, rois: Tensor, fields: int, spatial_scale: float) -> None:

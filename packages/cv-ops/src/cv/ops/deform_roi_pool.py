@@ -48,7 +48,7 @@ def deform_roi_pool(
             its bin off the map, where all is 0.
         output_size: Bins, one number or (height, width).
         spatial_scale: Size of the map over size of the image; multiplies the boxes.
-        sampling_ratio: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
+        sampling_ratio: Samples along each axis of a bin, at most 4096; 0 takes one per pixel, rounded up.
         gamma: Multiplies the offsets.
 
     Returns:
@@ -77,7 +77,7 @@ class DeformRoIPool(nn.Module):
     Args:
         output_size: Bins, one number or (height, width).
         spatial_scale: Size of the map over size of the image.
-        sampling_ratio: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
+        sampling_ratio: Samples along each axis of a bin, at most 4096; 0 takes one per pixel, rounded up.
         gamma: Multiplies the offsets.
 
     Raises:
@@ -132,7 +132,7 @@ class DeformRoIPoolPack(DeformRoIPool):
         output_channels: Channels of the input, and of the output.
         deform_fc_channels: Width of the linear layers.
         spatial_scale: Size of the map over size of the image.
-        sampling_ratio: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
+        sampling_ratio: Samples along each axis of a bin, at most 4096; 0 takes one per pixel, rounded up.
         gamma: Multiplies the offsets.
 
     Raises:
@@ -197,7 +197,7 @@ class ModulatedDeformRoIPoolPack(DeformRoIPoolPack):
         output_channels: Channels of the input, and of the output.
         deform_fc_channels: Width of the linear layers.
         spatial_scale: Size of the map over size of the image.
-        sampling_ratio: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
+        sampling_ratio: Samples along each axis of a bin, at most 4096; 0 takes one per pixel, rounded up.
         gamma: Multiplies the offsets.
 
     Raises:

@@ -47,7 +47,7 @@ def roi_align_rotated(
             they are not rounded to it. A box that is not finite gives NaN.
         output_size: Bins, one number or (height, width), along the box's own height and width.
         spatial_scale: Size of the map over size of the image; multiplies centre and size.
-        sampling_ratio: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
+        sampling_ratio: Samples along each axis of a bin, at most 4096; 0 takes one per pixel, rounded up.
         aligned: True puts pixel centres at half-integer coordinates. False is the older convention: boxes are
             half a pixel off and at least one pixel large.
         clockwise: Whether a positive angle turns a box clockwise, seen with y pointing down; else
@@ -75,7 +75,7 @@ class RoIAlignRotated(nn.Module):
     Args:
         out_size: Bins, one number or (height, width).
         spatial_scale: Size of the map over size of the image.
-        sample_num: Samples along each axis of a bin, at most 1024; 0 takes one per pixel, rounded up.
+        sample_num: Samples along each axis of a bin, at most 4096; 0 takes one per pixel, rounded up.
         aligned: True puts pixel centres at half-integer coordinates; False for networks trained without.
         clockwise: Whether a positive angle turns a box clockwise as one sees it.
         output_size: Another name of ``out_size``, with a warning.
