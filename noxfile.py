@@ -145,8 +145,12 @@ def sanitize(session: nox.Session) -> None:
     script: ``nox -s sanitize -- benchmarks/fuzz_ops.py --seconds 600``.
     """
     develop(session)
-    runtime = str(session.run("gcc", "-print-file-name=libasan.so", silent=True, external=True)).strip()
-    if not Path(runtime).is_absolute():
+    # The C++ library too: the sanitizer must find it, or the first exception that is thrown ends the process.
+    runtime = [
+        str(session.run("gcc", f"-print-file-name={name}", silent=True, external=True)).strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
+    if not Path(runtime[0]).is_absolute():
         session.error("gcc has no libasan.so: install the sanitizer libraries of GCC (libasan)")
     folder, stage = ROOT / ".nox" / "sanitize", ROOT / ".nox" / "sanitize" / "stage"
     cmake, python = str(DEV / "bin" / "cmake"), DEV / "bin" / "python"
@@ -167,7 +171,7 @@ def sanitize(session: nox.Session) -> None:
         *("packages/cv-ops/tools/sanitized.py", str(stage)),
         # What the binary needs from the system differs here, and only here.
         *(session.posargs or ["packages/cv-ops/tests", "--deselect", "packages/cv-ops/tests/test_wheel.py"]),
-        LD_PRELOAD=runtime,
+        LD_PRELOAD=" ".join(runtime),
         # Leaks are torch's and Python's own, at exit; torch allocates and frees through different functions.
         ASAN_OPTIONS="detect_leaks=0:alloc_dealloc_mismatch=0:strict_init_order=1",
         UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1",
