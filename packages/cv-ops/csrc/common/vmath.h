@@ -33,9 +33,10 @@ CV_HD float fast_exp(float x) {
   p = p * r + 1.0f;
   int32_t bits;
   std::memcpy(&bits, &shifted, sizeof bits);
-  // 2^n in two factors, since n may be 128.
+  // 2^n in two factors, since n may be 128. Unsigned: for NaN the exponent is any number, and does not matter.
   const int32_t exponent = bits - 0x4b400000, half = exponent >> 1;
-  const int32_t low = (half + 127) * (1 << 23), high = (exponent - half + 127) * (1 << 23);
+  const uint32_t low = static_cast<uint32_t>(half + 127) << 23;
+  const uint32_t high = static_cast<uint32_t>(exponent - half + 127) << 23;
   float a, b;
   std::memcpy(&a, &low, sizeof a);
   std::memcpy(&b, &high, sizeof b);
