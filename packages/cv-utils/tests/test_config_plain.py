@@ -90,6 +90,20 @@ NOT_PLAIN = [
     "a = 'b' +",
     "a = print(1)",
     "a = len('b')",
+    "a = 2 * 3 + 4",
+    "a = 'b' + 2 * 3",
+    "a = 2 * -3 ** 2",
+    "a = 2 * b",
+    "a = 2 * inf",
+    "a = 2 / nan",
+    "a = [1] * 2",
+    "a = 'b' * 2",
+    "a = True * 2",
+    "a = 1 / 0",
+    "a = 1 // 2",
+    "a = 2 * ",
+    "a = 9007199254740993 * 2",
+    "a = 1e400 * 2",
     "if = 1",
     "None = 1",
     "dict = 1",
@@ -149,6 +163,11 @@ def test_a_config_may_be_empty(text: str) -> None:
     assert plain(text) == {}
 
 
+def test_products_and_quotients() -> None:
+    text = "a = 0.02 / 2\nb = [8 * 2, 3 / 4 * 2, -1 * 2, 2 * -1.5]\nc = dict(d=a * 4 / 2, e=1)\n"
+    assert repr(plain(text)) == repr(evaluated(text))
+
+
 def test_names_stand_for_the_same_object() -> None:
     result = read_plain("a = [1]\nb = [a, a]\n", {}, Budget())
     assert result is not None
@@ -202,14 +221,14 @@ NAMES = st.sampled_from(["a", "b", "model", "_c", "x1"])
 
 @given(st.dictionaries(NAMES, VALUES, max_size=3))
 def test_random_values_are_read_as_the_evaluator_reads_them(config: dict[str, Any]) -> None:
-    text = "".join(f"{name} = {pprint.pformat(value)}\n" for name, value in config.items())
+    text = "".join(f"{name} = {pprint.pformat(value, sort_dicts=False)}\n" for name, value in config.items())
     values = plain(text)
     if values is not None:
         assert repr(values) == repr(evaluated(text)) == repr(config)
 
 
 PIECES = st.sampled_from(
-    [*"\n\n  ,,()[]{}==:+-.#'\"01ae_", "dict(", "a = ", "b=", "**", "'x'", "1.5", "\n\na", " if ", "not "]
+    [*"\n\n  ,,()[]{}==:+-*/.#'\"01ae_", "dict(", "a = ", "b=", "**", "'x'", "1.5", "\n\na", " if ", "not "]
 )
 
 

@@ -1,8 +1,8 @@
 """The quick way for the plain part of a ``.py`` config, without Python's parser.
 
-Nearly every config is assignments of literals, ``dict(...)``, earlier names and ``a_string + b``. Such a
-text is cut into tokens by one regular expression and its values are built while they are read: three times
-as fast as parsing it to a syntax tree and walking that. Whatever is not exactly of this form, errors
+Nearly every config is assignments of literals, ``dict(...)``, earlier names, ``a_string + b``, ``0.02 / 8``.
+Such a text is cut into tokens by one regular expression and its values are built while they are read: three
+times as fast as parsing it to a syntax tree and walking that. Whatever is not exactly of this form, errors
 included, is left to ``evaluator``, which reads the file from its start. So there is one meaning and one set
 of messages: this module gives either what the evaluator would give, or nothing.
 """
@@ -31,6 +31,8 @@ _CONSTANTS = {"None": None, "True": True, "False": False}
 _KEYWORDS = frozenset(keyword.kwlist)
 _NUMBER_STARTS = frozenset("0123456789-.")
 _LEAVES = frozenset({str, int, float, bool, type(None)})
+_NUMBERS = frozenset({int, float})
+_MAX_NUMBER = 1 << 53
 _MAX_DIGITS = 100
 _MAX_DEPTH = 40  # the evaluator bounds the depth of values; far below that its bound need not be looked at
 _END = ""
@@ -64,7 +66,16 @@ def read_plain(text: str, variables: dict[str, Any], budget: Budget) -> tuple[di
                 raise _NotPlainError
             values[name] = reader.read(body)
     # KeyError: no such name. ValueError: no number. StopIteration, IndexError: the text ends inside a value.
-    except (_NotPlainError, KeyError, ValueError, StopIteration, IndexError, LimitError, RecursionError):
+    except (
+        _NotPlainError,
+        KeyError,
+        ValueError,
+        ZeroDivisionError,
+        StopIteration,
+        IndexError,
+        LimitError,
+        RecursionError,
+    ):
         budget.left = left
         return None
     return values, reader.shares
@@ -115,7 +126,11 @@ class _Reader:
             if type(value) not in _LEAVES:
                 self.shares = True
         token = self._next()
-        return self._joined(value, depth) if token == "+" else (value, token)
+        if token == "+":
+            return self._joined(value, depth)
+        if token == "*" or token == "/":
+            return self._scaled(value, token)
+        return value, token
 
     def _joined(self, value: Any, depth: int) -> tuple[Any, str]:
         """The sum of ``value`` and what follows a plus, and the token behind it."""
@@ -126,6 +141,21 @@ class _Reader:
             raise _NotPlainError
         self.budget.spend_text(len(value) + len(other))
         return value + other, token
+
+    def _scaled(self, value: Any, token: str) -> tuple[Any, str]:
+        """``value`` multiplied and divided by the numbers that follow, and the token behind them."""
+        while token == "*" or token == "/":
+            token_of_factor = self._next()
+            if token_of_factor[0] not in _NUMBER_STARTS:  # a name, and be it inf
+                raise _NotPlainError
+            factor = _number(token_of_factor)
+            if type(value) not in _NUMBERS or not abs(value) < _MAX_NUMBER or not abs(factor) < _MAX_NUMBER:
+                raise _NotPlainError
+            value = value * factor if token == "*" else value / factor
+            token = self._next()
+        if token == "+":
+            raise _NotPlainError
+        return value, token
 
     def _call(self, depth: int) -> dict[str, Any]:
         """The rest of ``dict(...)``."""
