@@ -29,6 +29,8 @@ pipeline = [
 dict(type='Normalize', **norm),
     dict(type='Pad'),  # last
 ]
+work_dir = 'runs/' + name
+lr = 0.02 / 8 * 2
 """
 NOT_PLAIN = [
     "a = 1 b = 2",
@@ -94,6 +96,10 @@ NOT_PLAIN = [
     "a = 'b' + 2 * 3",
     "a = 2 * -3 ** 2",
     "a = 2 * b",
+    "a = 2\n * 3",
+    "a = (2)\n * 3",
+    "a = 'b'\n + 'c'",
+    "a = ('b')\n+ 'c'",
     "a = 2 * inf",
     "a = 2 / nan",
     "a = [1] * 2",
@@ -164,7 +170,7 @@ def test_a_config_may_be_empty(text: str) -> None:
 
 
 def test_products_and_quotients() -> None:
-    text = "a = 0.02 / 2\nb = [8 * 2, 3 / 4 * 2, -1 * 2, 2 * -1.5]\nc = dict(d=a * 4 / 2, e=1)\n"
+    text = "a = 0.02 / 2\n\nb = [8 * 2, 3 / 4 * 2, -1 * 2, 2\n * -1.5]\nc = dict(d=a * 4 / 2, e=1)\n"
     assert repr(plain(text)) == repr(evaluated(text))
 
 

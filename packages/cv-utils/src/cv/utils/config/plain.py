@@ -31,6 +31,7 @@ _CONSTANTS = {"None": None, "True": True, "False": False}
 _KEYWORDS = frozenset(keyword.kwlist)
 _NUMBER_STARTS = frozenset("0123456789-.")
 _LEAVES = frozenset({str, int, float, bool, type(None)})
+_OPERATORS = frozenset({"+", "*", "/"})
 _NUMBERS = frozenset({int, float})
 _MAX_NUMBER = 1 << 53
 _MAX_DIGITS = 100
@@ -89,6 +90,7 @@ class _Reader:
         self.budget = budget
         self.shares = False
         self._next: Callable[[], str] = str
+        self._one_line = True
 
     def read(self, body: str) -> Any:
         """The value of what stands behind a ``name =``."""
@@ -98,6 +100,7 @@ class _Reader:
             tokens = [token for token in tokens if token[0] != "#"]
         tokens.append(_END)
         self._next = iter(tokens).__next__
+        self._one_line = "\n" not in body.strip("\n")
         value, follows = self._item(self._next(), _MAX_DEPTH)
         if follows != _END:
             raise _NotPlainError
@@ -126,11 +129,11 @@ class _Reader:
             if type(value) not in _LEAVES:
                 self.shares = True
         token = self._next()
-        if token == "+":
-            return self._joined(value, depth)
-        if token == "*" or token == "/":
-            return self._scaled(value, token)
-        return value, token
+        if token not in _OPERATORS:
+            return value, token
+        if depth == _MAX_DEPTH and not self._one_line:  # outside of brackets a line may not begin with it
+            raise _NotPlainError
+        return self._joined(value, depth) if token == "+" else self._scaled(value, token)
 
     def _joined(self, value: Any, depth: int) -> tuple[Any, str]:
         """The sum of ``value`` and what follows a plus, and the token behind it."""
