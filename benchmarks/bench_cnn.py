@@ -6,7 +6,6 @@ initialised as torchvision's.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import tempfile
 import time
 
 import torch
-from harness import Report, arguments
+from harness import Report, arguments, caching_environment
 from torch import nn
 
 import cv.cnn as cnn
@@ -144,7 +143,7 @@ def building(report: Report) -> None:
 def imports(report: Report) -> None:
     """Seconds that ``import cv.cnn`` adds to ``import torch``, in fresh processes with byte code cached."""
     with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": ""}
+        environment = caching_environment(cache)
         clock = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
         after_torch = "import torch; " + clock.format("cv.cnn")
         samples: dict[str, list[float]] = {"cv.cnn, after torch": [], "torch": []}

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import Call, Report, arguments
+from harness import Call, Report, arguments, caching_environment
 
 import cv.fileio
 from cv.fileio.handlers import json_handler
@@ -48,11 +48,13 @@ def imports(report: Report, peer: Any) -> None:
 def import_seconds(module: str) -> float:
     """Median of nine processes; the first one has written the byte code."""
     code = f"import time; s = time.process_time(); import {module}; print(time.process_time() - s)"
+    command = [sys.executable, "-W", "ignore", "-c", code]
     samples = []
-    for _ in range(10):
-        command = [sys.executable, "-W", "ignore", "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        samples.append(float(done.stdout))
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(10):
+            env = caching_environment(folder)
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+            samples.append(float(done.stdout))
     return statistics.median(samples[1:])
 
 

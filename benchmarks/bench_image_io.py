@@ -8,7 +8,6 @@ bare library. Processor time, but for the pipeline.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from harness import Call, Report, arguments
+from harness import Call, Report, arguments, caching_environment
 from image_peers import compare, peer, photo
 
 from cv import image
@@ -188,8 +187,7 @@ def import_times() -> dict[str, float]:
     code = "import numpy, cv2, time; start = time.process_time(); {}; print(time.process_time() - start)"
     samples: dict[str, list[float]] = {name: [] for name in statements}
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment = caching_environment(folder)
         for _ in range(6):
             for name, statement in statements.items():
                 command = [sys.executable, "-c", code.format(statement)]

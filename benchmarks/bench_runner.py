@@ -15,7 +15,6 @@ import importlib
 import importlib.util
 import io
 import logging
-import os
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from harness import Report, arguments
+from harness import Report, arguments, caching_environment
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -221,7 +220,7 @@ def import_seconds(statement: str) -> float:
     """Median seconds that a statement takes in a fresh interpreter after torch's import, byte code cached."""
     code = f"import torch, time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
     with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": ""}
+        environment = caching_environment(cache)
         times = [
             float(
                 subprocess.run(

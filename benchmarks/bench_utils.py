@@ -14,7 +14,7 @@ import sys
 import tempfile
 from typing import Any
 
-from harness import Call, Report, arguments, measure
+from harness import Call, Report, arguments, caching_environment, measure
 
 import cv.utils
 
@@ -102,8 +102,8 @@ def imports(report: Report, peer: Any) -> None:
 
 def interpreter_seconds(code: str, bytecode: str) -> float:
     """User and system time of an interpreter that runs this code, with its bytecode cached as usual."""
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode}
-    pid = os.posix_spawn(sys.executable, [sys.executable, "-W", "ignore", "-c", code], env)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    pid = os.posix_spawn(sys.executable, command, caching_environment(bytecode))
     _, status, usage = os.wait4(pid, 0)
     if status != 0:
         raise RuntimeError(f"{code!r} failed")

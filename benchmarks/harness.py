@@ -73,6 +73,11 @@ def measure_all(
     return {name: statistics.median(times) for name, times in samples.items()}
 
 
+def caching_environment(folder: str) -> dict[str, str]:
+    """The environment of a child Python that keeps its byte code in ``folder``, whatever is set here."""
+    return {**os.environ, "PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
+
+
 class Report:
     """Rows of timings, the first named call of each row being ours and the others its peers."""
 
