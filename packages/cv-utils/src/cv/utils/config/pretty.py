@@ -7,6 +7,7 @@ trailing comma; long runs of numbers and short strings are filled into lines.
 from __future__ import annotations
 
 import enum
+import functools
 import keyword
 import math
 import numbers
@@ -74,6 +75,10 @@ class _Formatter:
         """The text on one line, or None for a container that needs more than ``room`` columns."""
         if type(value) in _LEAVES or not _is_container(value):
             return self._leaf(value, path)
+        if (
+            len(value) * (5 if isinstance(value, dict) else 3) - 2 > room
+        ):  # "a=1, " and "1, " are the shortest
+            return None
         opening, closing, items = self._parts(value, path)
         texts = []
         left = room - len(opening) - len(closing)
@@ -92,7 +97,7 @@ class _Formatter:
 
     def _parts(self, value: Any, path: str) -> tuple[str, str, list[tuple[str, Any, str]]]:
         """Opening, closing, and ``(prefix, item, path)`` of each element of a container."""
-        if isinstance(value, Mapping):
+        if isinstance(value, (dict, Mapping)):
             if all(_is_name(key) for key in value):
                 return "dict(", ")", [(f"{key}=", item, f"{path}.{key}") for key, item in value.items()]
             parts = []
@@ -142,9 +147,10 @@ class _Formatter:
 
 
 def _is_container(value: Any) -> bool:
-    return isinstance(value, (Mapping, list, tuple, set, frozenset))
+    return isinstance(value, (dict, list, tuple, set, frozenset, Mapping))  # Mapping takes longest to tell
 
 
+@functools.lru_cache(maxsize=4096)  # configs repeat their keys, and each is asked about at every level above
 def _is_name(key: object) -> bool:
     if not isinstance(key, str) or not key.isidentifier() or keyword.iskeyword(key):
         return False
