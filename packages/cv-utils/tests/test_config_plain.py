@@ -225,6 +225,7 @@ VALUES = st.recursive(
 NAMES = st.sampled_from(["a", "b", "model", "_c", "x1"])
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, VALUES, max_size=3))
 def test_random_values_are_read_as_the_evaluator_reads_them(config: dict[str, Any]) -> None:
     text = "".join(f"{name} = {pprint.pformat(value, sort_dicts=False)}\n" for name, value in config.items())
@@ -238,14 +239,14 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @example(["a = ", "dict(", "b=", "1", ")", "\n", "(", ")"])
 @given(st.lists(PIECES, max_size=25))
 def test_random_texts_are_read_as_the_evaluator_reads_them(pieces: list[str]) -> None:
     check_same("a = " + "".join(pieces))
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(st.integers(0, len(TEXT)), st.integers(0, 3), PIECES | st.just(""))
 def test_damaged_texts_are_read_as_the_evaluator_reads_them(place: int, length: int, insert: str) -> None:
     check_same(TEXT[:place] + insert + TEXT[place + length :])
