@@ -6,9 +6,10 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["ConfigDict", "near_matches"]
+__all__ = ["SCALARS", "ConfigDict", "near_matches"]
 
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+#: The plain types that hold nothing else.
+SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class ConfigDict(dict[Any, Any]):
@@ -33,7 +34,7 @@ class ConfigDict(dict[Any, Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for key, value in self.items():
-            if type(value) not in _SCALARS:
+            if type(value) not in SCALARS:
                 super().__setitem__(key, _copy_in(value))
 
     # Attribute access
@@ -76,7 +77,7 @@ class ConfigDict(dict[Any, Any]):
     # What puts values in
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        super().__setitem__(key, value if type(value) in _SCALARS else _convert(value))
+        super().__setitem__(key, value if type(value) in SCALARS else _convert(value))
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         if key not in self:
@@ -142,7 +143,7 @@ def _convert(value: Any) -> Any:
     if isinstance(value, dict):
         return value if isinstance(value, ConfigDict) else ConfigDict(value)
     if type(value) is list or type(value) is tuple:
-        items = [item if type(item) in _SCALARS else _convert(item) for item in value]
+        items = [item if type(item) in SCALARS else _convert(item) for item in value]
         if any(map(operator.is_not, items, value)):
             return type(value)(items)
     return value
@@ -153,7 +154,7 @@ def _copy_in(value: Any) -> Any:
     if isinstance(value, dict):
         return type(value)(value) if isinstance(value, ConfigDict) else ConfigDict(value)
     if type(value) is list or type(value) is tuple:
-        return type(value)([item if type(item) in _SCALARS else _copy_in(item) for item in value])
+        return type(value)([item if type(item) in SCALARS else _copy_in(item) for item in value])
     return value
 
 

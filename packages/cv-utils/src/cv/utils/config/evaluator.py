@@ -16,6 +16,7 @@ from typing import Any
 
 from .allowed import MODULES
 from .budget import MAX_DEPTH, VIEWS
+from .config_dict import SCALARS
 from .expressions import SYNTAX_NAMES, Expressions
 from .operations import DATA_TYPES, Lazy, describe
 
@@ -162,7 +163,7 @@ class Evaluator(Expressions):
     def check_is_data(self) -> None:
         """The variables must be plain data of bounded size, shared parts counted wherever they occur."""
         for name, value in self.scope.variables.items():
-            if type(value) not in _LEAVES and not is_dropped(name, value):
+            if type(value) not in SCALARS and not is_dropped(name, value):
                 self._check_value(name, value, 0)
 
     def _check_value(self, name: object, value: Any, depth: int) -> None:
@@ -179,13 +180,13 @@ class Evaluator(Expressions):
             raise self._refusal(None, f"the value of {name!r}, which is {reason},")
         if kind is dict:
             for key, item in value.items():
-                if type(key) not in _LEAVES:
+                if type(key) not in SCALARS:
                     self._check_value(name, key, depth + 1)
-                if type(item) not in _LEAVES:
+                if type(item) not in SCALARS:
                     self._check_value(key, item, depth + 1)
         else:
             for item in value:
-                if type(item) not in _LEAVES:
+                if type(item) not in SCALARS:
                     self._check_value(name, item, depth + 1)
 
 
@@ -198,7 +199,6 @@ def is_dropped(name: object, value: Any) -> bool:
     )
 
 
-_LEAVES = frozenset({str, int, float, bool, type(None)})
 _CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 _STATEMENTS: dict[type, Callable[..., str | None]] = {
     ast.Expr: Evaluator._expression_statement,

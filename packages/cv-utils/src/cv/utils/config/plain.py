@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .budget import Budget, LimitError
+from .config_dict import SCALARS
 
 __all__ = ["read_plain"]
 
@@ -30,7 +31,6 @@ _TOKEN = re.compile(
 _CONSTANTS = {"None": None, "True": True, "False": False}
 _KEYWORDS = frozenset(keyword.kwlist)
 _NUMBER_STARTS = frozenset("0123456789-.")
-_LEAVES = frozenset({str, int, float, bool, type(None)})
 _OPERATORS = frozenset({"+", "*", "/"})
 _NUMBERS = frozenset({int, float})
 _MAX_NUMBER = 1 << 53
@@ -126,7 +126,7 @@ class _Reader:
             value = self._display(depth - 1)
         else:
             value = self.values[token]
-            if type(value) not in _LEAVES:
+            if type(value) not in SCALARS:
                 self.shares = True
         token = self._next()
         if token not in _OPERATORS:
