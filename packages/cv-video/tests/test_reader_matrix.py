@@ -113,6 +113,24 @@ def test_a_jump_decodes_no_more_than_a_group_of_pictures(video, monkeypatch, nam
     assert opened == []
 
 
+@pytest.mark.parametrize("name", ["h264-bframes.mp4", "h264-open.mkv", "hevc-open.mkv", "vfr.mp4", "av1.mp4"])
+def test_repeated_jumps_in_short_groups_decode_nothing_after_the_frame(video, monkeypatch, name):
+    """Through PyAV. And reading on from there gives the frames that follow, as ever."""
+    pytest.importorskip("av", reason="PyAV is not installed (pip install cv-video[av])")
+    decoded = spy_on_decoding(monkeypatch)
+    want = MATRIX[name][1]
+    with VideoReader(video(name), cache_capacity=0, backend="av") as reader:
+        places = (len(reader), reader._decoder._index.frames.times)[1]
+        for _ in range(2):
+            for number in (len(want) - 1, 0):  # the first jump leaves the decoder able to go on
+                assert number_of(reader[number]) == want[number]
+            for number in range(len(want) - 1, -1, -5):
+                decoded.clear()
+                assert number_of(reader[number]) == want[number]
+                assert decoded[-1] == places[number]
+            assert [number_of(reader.read()) for _ in range(20)] == want[number + 1 : number + 21]
+
+
 def test_jumps_in_a_long_group_go_on_from_the_nearest_of_four_places(video, monkeypatch):
     """Through PyAV. Each place is a decoder of its own, opened once; memory is bounded by their number."""
     av = pytest.importorskip("av", reason="PyAV is not installed (pip install cv-video[av])")

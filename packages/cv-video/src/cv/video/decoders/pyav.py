@@ -10,6 +10,9 @@ Where groups of pictures are long, up to four places in the file are kept with a
 nearest before the frame wanted goes on: half as many frames are decoded for jumps within a group, and two
 loops at once do not disturb each other.
 
+Where groups are short and one jump follows another, the decoder is told that nothing follows the frame wanted.
+So it decodes none of the packets after it, which it otherwise takes in before it gives the frame out.
+
 A frame is known by the place in the file of the packet it was decoded from: each packet is stamped with its
 place before it is decoded, and decoders hand that stamp through. The file's own time stamps would not do: AVI
 has none of display, and what is guessed for them depends on where decoding began.
@@ -33,7 +36,8 @@ from .pyav_index import PacketIndex
 
 # Decoding this many frames is cheaper than a seek, whose buffers start empty.
 _READ_ON = 8
-# From a key frame this far before the frame wanted, another decoder is cheaper in the long run.
+# From a key frame this far before the frame wanted, another decoder is cheaper in the long run. In shorter
+# groups, going back to the key frame is cheaper than taking in what follows the frame wanted.
 _LONG_GROUP = 32
 _MOST_CURSORS = 4
 _MOST_CURSOR_BYTES = 2**28  # for the pictures that all decoders hold, about
@@ -47,6 +51,7 @@ class PyAVDecoder:
         self._index: PacketIndex | None = None
         self._cursor = Cursor(filename)
         self._cursors = [self._cursor]  # the one used last comes last
+        self._jumped_to: int | None = None  # where the last access was a jump to a key frame and on
         self._reformatter = VideoReformatter()
         stream = self._cursor.stream
         self.width, self.height = stream.width, stream.height
@@ -65,11 +70,14 @@ class PyAVDecoder:
 
     def read_next(self) -> Any:
         """The next picture, or None at the end."""
+        self._jumped_to = None
         return self._cursor.read()
 
     def read_at(self, index: int) -> Any:
         """Picture ``index``, or None if there is none."""
-        if not 0 <= index - self.position <= _READ_ON:
+        if 0 <= index - self.position <= _READ_ON:
+            self._jumped_to = None
+        else:
             if index >= self.count():
                 return None
             self._seek(index)
@@ -113,7 +121,9 @@ class PyAVDecoder:
         nearest = self._index.nearest_key(number)
         start = keys[nearest].number if nearest >= 0 else 0
         in_group = [cursor for cursor in self._cursors if start <= cursor.position <= number]
+        alone = not in_group and self._is_alone(number, nearest)
         if in_group:
+            self._jumped_to = None
             self._use(max(in_group, key=lambda cursor: cursor.position))
             if self._cursor.advance(number):
                 return
@@ -121,9 +131,21 @@ class PyAVDecoder:
         else:
             self._use(self._spare_cursor(number - start))
         for key in keys[max(nearest - 2, 0) : nearest + 1][::-1]:
-            if self._cursor.start_at(key) and self._cursor.advance(number):
+            if self._cursor.start_at(key) and self._cursor.advance(number, alone):
                 return
         self._cursor.restart()
+
+    def _is_alone(self, number: int, nearest: int) -> bool:
+        """Whether the frames after this one are not likely to be asked for next.
+
+        They are not where jumps follow each other, and would not be lost if they were: the group is short.
+        """
+        assert self._index is not None
+        keys = self._index.keys
+        start = keys[nearest].number if nearest >= 0 else 0
+        end = keys[nearest + 1].number if nearest + 1 < len(keys) else len(self._index)
+        before, self._jumped_to = self._jumped_to, number
+        return before is not None and not start <= before < number and end - start <= _LONG_GROUP
 
     def _spare_cursor(self, distance: int) -> Cursor:
         """A new cursor if that is worth it, otherwise the one that was not used for longest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import av
 
 from .base import VideoError
-from .pyav_index import Key, PacketIndex, decode_packet
+from .pyav_index import Key, PacketIndex, decode_packet, drain
+
+_PAST_THE_END = sys.maxsize  # position of a decoder that was drained: nothing comes next
 
 
 class Cursor:
@@ -40,7 +43,7 @@ class Cursor:
         """The next frame, or None at the end. Its ``pts`` is the place of its packet."""
         frame = self._pending.pop() if self._pending else next(self._frames, None)
         if frame is not None:
-            self.position += 1
+            self.position = _PAST_THE_END if self._drained else self.position + 1
         return frame
 
     def start_at(self, key: Key) -> bool:
@@ -50,14 +53,22 @@ class Cursor:
         except av.FFmpegError:
             return False
         packets = self._packets_from(key.place)
-        self._pending = []
+        self._pending, self._drained = [], False
         self._frames = iter(()) if packets is None else self._decode(packets, key.place)
         return packets is not None
 
-    def advance(self, number: int) -> bool:
-        """Decode until this frame comes next, without the frames on the way that nothing refers to."""
+    def advance(self, number: int, alone: bool = False) -> bool:
+        """Decode until this frame comes next, without the frames on the way that nothing refers to.
+
+        Args:
+            number: Number of the frame.
+            alone: Whether the frames after it are not wanted. A decoder gives a frame out some packets late
+                (those it reorders, and those its threads work on). With ``alone`` it is told that nothing
+                follows, so that it gives the frame at once; it cannot go on from there.
+        """
         assert self.index is not None
         self._target = number
+        self._last_place = self.index.frames.times[number] if alone else None
         try:
             while (frame := self._pending.pop() if self._pending else next(self._frames, None)) is not None:
                 shown = self.index.frames.number(frame.pts)
@@ -65,7 +76,7 @@ class Cursor:
                     self._pending, self.position = [frame], shown
                     return shown == number
         finally:
-            self._target = -1
+            self._target, self._last_place = -1, None
         return False
 
     def restart(self) -> None:
@@ -95,6 +106,8 @@ class Cursor:
         self.stream.thread_type = "AUTO"
         self.position = 0  # number of the frame that comes next
         self._target = -1  # number of the frame we are on the way to
+        self._last_place: int | None = None  # the last packet to decode, if the others are not wanted
+        self._drained = False
         self._pending = []
         self._frames = self._decode(self._demux())
 
@@ -106,6 +119,10 @@ class Cursor:
             skip = number is not None and number < self._target
             context.skip_frame = "NONREF" if skip else "DEFAULT"
             yield from decode_packet(packet, place)
+            if place == self._last_place:
+                self._drained = True
+                yield from drain(context)
+                return
             place += 1
 
     def _demux(self) -> Iterator[Any]:

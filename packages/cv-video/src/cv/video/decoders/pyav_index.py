@@ -96,6 +96,15 @@ def decode_packet(packet: Any, place: int) -> list[Any]:
     return frames
 
 
+def drain(context: Any) -> list[Any]:
+    """The frames that a decoder still holds. It must be flushed before it can go on, as a seek does."""
+    try:
+        frames: list[Any] = context.decode(None)
+    except av.FFmpegError:  # InvalidDataError for damage; EOFError if it had been drained
+        return []
+    return frames
+
+
 def _places_by_decoding(filename: str) -> list[int]:
     with av.open(filename) as container:
         stream = container.streams.video[0]
