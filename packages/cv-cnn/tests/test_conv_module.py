@@ -90,6 +90,29 @@ def test_every_order(order, with_norm, with_act):
             assert torch.equal(x, before)  # an activation in front does not overwrite the caller's tensor
 
 
+def test_what_runs_follows_the_attributes():
+    # Code for mmcv 1.x sets them after construction.
+    module = ConvModule(3, 3, 3, padding=1, norm_cfg=BN, padding_mode="reflect").eval()
+    nn.init.constant_(module.norm.bias, -0.1)
+    pad, conv, norm = module.padding_layer, module.conv, module.norm
+    x = torch.randn(2, 3, 6, 6)
+    module.with_activation = False
+    assert torch.equal(module(x), norm(conv(pad(x))))
+    module.order = ("norm", "conv", "act")
+    assert torch.equal(module(x), conv(pad(norm(x))))
+    module.with_explicit_padding = False
+    assert torch.equal(module(x), conv(norm(x)))
+    module.with_norm = False
+    assert torch.equal(module(x), conv(x))
+    module.with_activation = True
+    assert torch.equal(module(x), F.relu(conv(x)))
+    module.other_norm, module.norm_name, module.with_norm = nn.Identity(), "other_norm", True
+    assert torch.equal(module(x), F.relu(conv(x)))
+    assert torch.equal(copy.deepcopy(module)(x), module(x))
+    module.activate = nn.Tanh()
+    assert torch.equal(module(x), conv(x).tanh())
+
+
 def test_activations():
     assert ConvModule(3, 8, 2).activate.inplace
     assert not ConvModule(3, 8, 2, inplace=False).activate.inplace

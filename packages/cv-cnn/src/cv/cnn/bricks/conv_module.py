@@ -25,6 +25,9 @@ __all__ = ["ConvModule"]
 # Padding modes that convolutions of torch do themselves; any other one is a layer in front.
 _BUILT_IN_PADDING = ("zeros", "circular")
 
+# The attributes that say what forward runs; each may be set later.
+_DECIDING = frozenset({"order", "norm_name", "with_norm", "with_activation", "with_explicit_padding"})
+
 
 @PLUGIN_LAYERS.register_module()
 class ConvModule(nn.Module):
@@ -131,7 +134,13 @@ class ConvModule(nn.Module):
 
         if act_cfg is not None:
             self.activate = build_activation_layer(self._activation_cfg(act_cfg))
+        self._steps = self._names_in_order()
         self.init_weights()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in _DECIDING and "_steps" in self.__dict__:
+            self._steps = self._names_in_order()
 
     @property
     def norm(self) -> nn.Module | None:
@@ -163,18 +172,24 @@ class ConvModule(nn.Module):
         Returns:
             Output ``(N, out_channels, ...)``.
         """
-        # The table of children, because looking each up as an attribute would cost a call more.
+        # The table of children, because looking each up as an attribute would cost a call more; and one
+        # tuple of names instead of the attributes it follows from, each of which torch.compile would check
+        # at every call.
         children: dict[str, Any] = self._modules
-        for part in self.order:
-            if part == "conv":
-                if self.with_explicit_padding:
-                    x = children["padding_layer"](x)
-                x = children["conv"](x)
-            elif part == "norm" and norm and self.with_norm:
-                x = children[self.norm_name](x)  # type: ignore[index]
-            elif part == "act" and activate and self.with_activation:
-                x = children["activate"](x)
+        for name in self._steps:
+            if (activate or name != "activate") and (norm or name != self.norm_name):
+                x = children[name](x)
         return x
+
+    def _names_in_order(self) -> tuple[str, ...]:
+        """The names of the children that forward runs."""
+        padding = ("padding_layer",) if self.with_explicit_padding else ()
+        names: dict[str, tuple[Any, ...]] = {
+            "conv": (*padding, "conv"),
+            "norm": (self.norm_name,) if self.with_norm else (),
+            "act": ("activate",) if self.with_activation else (),
+        }
+        return tuple(name for part in self.order for name in names[part])
 
     def _activation_cfg(self, act_cfg: dict[str, Any]) -> dict[str, Any]:
         cfg = dict(act_cfg)
