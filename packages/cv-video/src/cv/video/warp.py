@@ -12,6 +12,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 _STRIP = 32_000  # pixels at a time, so that what is in between stays in the cache of a processor
+_STRIPS_A_BLOCK = 4  # pixels at the edges are looked at once a block
 _DEPTHS = {
     np.dtype(np.uint8): cv2.CV_8U,
     np.dtype(np.uint16): cv2.CV_16U,
@@ -71,24 +72,26 @@ def flow_warp(img: Array, flow: Array, filling_value: float = 0, interpolate_mod
         shape = (height, width, channels)
         kind = _WarpByTake
     source = np.ascontiguousarray(img.reshape(shape))
-    _in_strips(kind(source, flow, fill, interpolate_mode, out.reshape(shape)))
+    _in_blocks(kind(source, flow, fill, interpolate_mode, out.reshape(shape)))
     return out
 
 
 class _Warp:
-    """One call of :func:`flow_warp`, strip by strip."""
+    """One call of :func:`flow_warp`, block by block."""
 
     def __init__(self, source: Array, flow: Array, fill: Array, mode: str, out: Array) -> None:
         self.source, self.flow, self.fill, self.out = source, flow, fill, out
         self.height, self.width = source.shape[:2]
         self.nearest = mode == "nearest"
-        self.rows = max(_STRIP // self.width, 1)
+        # Nearest has less in between, and calls of OpenCV that take so short that their number counts.
+        self.rows = max((2 * _STRIP if self.nearest else _STRIP) // self.width, 1)
+        self.block_rows = self.rows
         # Weights and sums: float32 has room for 16 bits, and for its own kind.
         wide = source.dtype.itemsize > 4 or source.dtype in (np.int32, np.uint32)
         self.precision = np.dtype(np.float64 if wide else np.float32)
 
-    def strip(self, top: int) -> None:
-        """Compute the rows of the result from ``top`` on."""
+    def block(self, top: int) -> None:
+        """Compute ``block_rows`` rows of the result from ``top`` on."""
         raise NotImplementedError
 
     def _is_inside(self, flow: Array, x: Array, y: Array) -> Array:
@@ -115,11 +118,21 @@ class _WarpByRemap(_Warp):
         self.grid = np.empty((min(self.rows, self.height), self.width, 2), grid_type)
         self.grid[..., 0] = np.arange(self.width)
         self.grid[..., 1] = np.arange(len(self.grid))[:, None]
+        self.down = np.tile(np.array([0, 1], np.int16), self.width)  # one row below, for a row of places
         self.is_integer = source.dtype.kind in "iu"
+        self.block_rows = self.rows * _STRIPS_A_BLOCK
 
-    def strip(self, top: int) -> None:
-        flow = np.ascontiguousarray(self.flow[top : top + self.rows], dtype=self.flow_type)
-        out = self.out[top : top + len(flow)]
+    def block(self, top: int) -> None:
+        end = min(top + self.block_rows, self.height)
+        sure = np.empty((end - top, self.width), np.uint8)
+        for row in range(top, end, self.rows):
+            self._strip(row, min(row + self.rows, end), sure[row - top :])
+        self._fill(top, sure)
+
+    def _strip(self, top: int, end: int, sure: Array) -> None:
+        """Rows from ``top`` to ``end``; ``sure`` becomes 255 where a pixel comes well from the inside."""
+        flow = np.ascontiguousarray(self.flow[top:end], dtype=self.flow_type)
+        out = self.out[top:end]
         with np.errstate(all="ignore"):  # NaN and infinity end as places outside
             if self.nearest:
                 places = self._places(flow, top)
@@ -129,13 +142,15 @@ class _WarpByRemap(_Warp):
                 places = self._places(whole, top)
                 share = np.subtract(flow, whole, out=whole).astype(self.precision, copy=False)
                 self._mix(places, share, out)
-        self._fill(flow, top, places, out)
+        cv2.inRange(places, (1, 1, 0, 0), (self.width - 3, self.height - 3, 0, 0), sure[: len(flow)])
 
     def _places(self, flow: Array, top: int) -> Array:
         """Where to fetch from, rounded to whole numbers, (rows, W, 2) int16."""
-        places = cv2.add(flow, self.grid[: len(flow)], dtype=cv2.CV_16S)
-        shift = np.array([0, top, 0, 0], np.float64)  # to OpenCV a scalar, added to each pixel
-        return np.asarray(cv2.add(places, shift, dst=places))
+        places = np.asarray(cv2.add(flow, self.grid[: len(flow)], dtype=cv2.CV_16S))
+        # What was saturated may wrap round here, and stays outside: no image has so many rows.
+        rows = places.reshape(len(flow), -1)
+        np.add(rows, self.down * np.int16(top), out=rows)
+        return places
 
     def _fetch(self, source: Array, places: Array, out: Array | None = None) -> Array:
         fill = (float(self.fill),) * 4
@@ -167,25 +182,22 @@ class _WarpByRemap(_Warp):
         channels = 1 if self.source.ndim == 2 else self.source.shape[2]
         return cv2.merge([plane] * channels) if channels > 1 else plane
 
-    def _fill(self, flow: Array, top: int, places: Array, out: Array) -> None:
+    def _fill(self, top: int, sure: Array) -> None:
         """Fill what comes from outside.
 
         Whole places tell inside from outside except at the edges. So the rule is asked where they are not
         well inside, most often for few pixels.
         """
-        last_x, last_y = self.width - 2, self.height - 2
-        sure = cv2.inRange(places, (1, 1, 0, 0), (last_x - 1, last_y - 1, 0, 0))
-        if cv2.countNonZero(sure) == sure.size:
-            return
         y, x = np.divmod(np.flatnonzero(sure == 0), self.width)
-        outside = ~self._is_inside(flow[y, x], x, y + top)
-        out[y[outside], x[outside]] = self.fill
+        y += top
+        outside = ~self._is_inside(self.flow[y, x], x, y)
+        self.out[y[outside], x[outside]] = self.fill
 
 
 class _WarpByTake(_Warp):
     """Fetch with :meth:`numpy.ndarray.take`: any dtype, size and number of channels."""
 
-    def strip(self, top: int) -> None:
+    def block(self, top: int) -> None:
         flow = self.flow[top : top + self.rows]
         out = self.out[top : top + len(flow)]
         column, row = np.arange(self.width), np.arange(top, top + len(flow))[:, None]
@@ -217,14 +229,14 @@ class _WarpByTake(_Warp):
         return taken
 
 
-def _in_strips(warp: _Warp) -> None:
-    """Run all strips, on several threads if there are several strips: numpy and OpenCV free Python's lock."""
-    tops = range(0, warp.height, warp.rows)
+def _in_blocks(warp: _Warp) -> None:
+    """Run all blocks, on several threads if there are several: numpy and OpenCV free Python's lock."""
+    tops = range(0, warp.height, warp.block_rows)
     workers = min(max(cv2.getNumThreads(), 1), len(tops))
     if workers == 1:
         for top in tops:
-            warp.strip(top)
+            warp.block(top)
         return
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(warp.strip, tops):
+        for _ in pool.map(warp.block, tops):
             pass

@@ -10,8 +10,8 @@ Where groups of pictures are long, up to four places in the file are kept with a
 nearest before the frame wanted goes on: half as many frames are decoded for jumps within a group, and two
 loops at once do not disturb each other.
 
-Where groups are short and one jump follows another, the decoder is told that nothing follows the frame wanted.
-So it decodes none of the packets after it, which it otherwise takes in before it gives the frame out.
+Where groups are short and one jump follows another, the decoder is told that nothing follows the frame
+wanted. So it decodes none of the packets after it, which it otherwise takes in before it gives the frame out.
 
 A frame is known by the place in the file of the packet it was decoded from: each packet is stamped with its
 place before it is decoded, and decoders hand that stamp through. The file's own time stamps would not do: AVI

@@ -31,6 +31,8 @@ class Cursor:
         self.index = index
         self._pending: list[Any] = []
         self._packets: Any = None  # PyAV's generator of packets
+        self.position = 0  # number of the frame that comes next
+        self._last_place: int | None = None  # the last packet to decode, if the others are not wanted
         self._open()
 
     def peek(self) -> Any:
@@ -104,9 +106,9 @@ class Cursor:
             raise VideoError(f"{self._filename} is not a video that can be read: {missing}")
         self.stream: Any = streams[0]
         self.stream.thread_type = "AUTO"
-        self.position = 0  # number of the frame that comes next
+        self.position = 0
         self._target = -1  # number of the frame we are on the way to
-        self._last_place: int | None = None  # the last packet to decode, if the others are not wanted
+        self._last_place = None
         self._drained = False
         self._pending = []
         self._frames = self._decode(self._demux())
