@@ -3,8 +3,13 @@
 Videos are made with ffmpeg: 720p and 1080p H.264 with two B-frames, a key frame each 12 or 250 frames, 10 s
 at 25 frames a second. All give BGR or RGB uint8 arrays. Each case is run in a process of its own, so that
 its peak of memory is known too; the processes take turns and the median of the rounds counts. A peer that
-cannot be imported is left out. mmcv 1.3.15 wants an environment of its own: name its Python with
-``--mmcv-python`` or in ``CV_BENCH_MMCV_PYTHON``.
+cannot be imported is left out. mmcv 1.3.15, decord and torchcodec want environments of their own: name their
+Python with ``--mmcv-python``, ``--decord-python`` and ``--torchcodec-python`` or in ``CV_BENCH_MMCV_PYTHON``
+and so on.
+
+Floors: for ``cvt2frames``, two threads with half of the frames each, that decode with one thread, call
+``cv2.imwrite``, and need not wait for each other; no order, no file that is there whole or not at all. For
+``flow_warp`` the bare calls: adding the flow to the grid and ``cv2.remap``, for bilinear four of them.
 
 Rounds after the first are left out when the run would take longer than about ``--budget`` seconds. A reader
 that takes longer than ``--limit`` seconds for its jumps is stopped; its time is then that of the jumps it
@@ -19,6 +24,7 @@ Run one case by hand: ``python bench_video.py --case sequential --reader cv --vi
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -31,12 +37,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 FRAMES = 250
 READERS = ("cv", "cv without PyAV", "OpenCV", "mmcv", "PyAV", "decord", "torchcodec")
+CONVERTERS = ("cv", "cv without PyAV", "mmcv", "floor")
 SIZES = {"720p": "1280x720", "1080p": "1920x1080"}
+ELSEWHERE = ("mmcv", "decord", "torchcodec")
+PACKAGES = {
+    "PyAV": "av",
+    "OpenCV": "opencv-python-headless",
+}  # of other names
 WARPS = [f"flow_warp {mode} {dtype}" for dtype in ("uint8", "float32") for mode in ("nearest", "bilinear")]
 MANY_READS = 100_000
 MOST_GROWTH_MIB = 4.0
@@ -54,20 +68,25 @@ def main() -> None:
     own.add_argument("--jumps", type=int, default=100)
     own.add_argument("--limit", type=float, default=6.0)
     own.add_argument("--budget", type=float, default=200.0)
-    own.add_argument("--mmcv-python", default=os.environ.get("CV_BENCH_MMCV_PYTHON", sys.executable))
+    for peer in ELSEWHERE:
+        default = os.environ.get(f"CV_BENCH_{peer.upper()}_PYTHON", sys.executable)
+        own.add_argument(f"--{peer}-python", default=default)
     options, rest = own.parse_known_args()
     args = arguments(__doc__, rest)
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     report = Report("video", threads=args.threads)
     memory: dict[str, dict[str, float]] = {}
+    versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
         cases = list_cases(Path(folder), options.jumps)
         for done, (title, case, readers, make) in enumerate(cases):
             late = start + options.budget * (done + 1) / len(cases)
-            seconds, peaks = compare(case, readers, make(), options, late)
+            seconds, peaks = compare(case, readers, make(), options, late, versions)
             if seconds:
-                report.add(title, seconds)
+                floor = seconds.pop("floor", None)
+                peaks.pop("floor", None)
+                report.add(title, seconds, floor=floor)
                 print(
                     "    peak memory, MiB: " + ", ".join(f"{k} {v:.0f}" for k, v in peaks.items()), flush=True
                 )
@@ -75,7 +94,7 @@ def main() -> None:
         growth = read_many(Path(folder))
     path = report.write(args.out)
     result = json.loads(path.read_text())
-    result.update(peak_memory_mib=memory, memory_of_many_reads=growth, rounds=options.rounds)
+    result.update(peers=versions, peak_memory_mib=memory, memory_of_many_reads=growth, rounds=options.rounds)
     path.write_text(json.dumps(result, indent=1) + "\n")
     for name, row in growth.items():
         assert row["growth_mib"] <= MOST_GROWTH_MIB, f"{name}: memory grew by {row['growth_mib']} MiB"
@@ -99,8 +118,8 @@ def list_cases(folder: Path, jumps: int) -> list[Case]:
             cases.append((f"sequential, {tail}", "sequential", READERS, make))
             cases.append((f"{jumps} jumps, {tail}", "random", READERS, make))
             if group == 12:
-                cases.append((f"cvt2frames, {tail}", "cvt2frames", ("cv", "cv without PyAV", "mmcv"), make))
-    cases += [(f"{warp}, 1080 x 1920 x 3", warp, ("cv", "mmcv"), lambda: folder) for warp in WARPS]
+                cases.append((f"cvt2frames, {tail}", "cvt2frames", CONVERTERS, make))
+    cases += [(f"{warp}, 1080 x 1920 x 3", warp, ("cv", "mmcv", "floor"), lambda: folder) for warp in WARPS]
     return cases
 
 
@@ -117,7 +136,12 @@ def make_video(path: Path, size: str, group: int) -> Path:
 
 
 def compare(
-    case: str, readers: tuple[str, ...], video: Path, options: argparse.Namespace, late: float
+    case: str,
+    readers: tuple[str, ...],
+    video: Path,
+    options: argparse.Namespace,
+    late: float,
+    versions: dict[str, str],
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Median seconds and greatest peak of memory, in MiB, of each reader that can do the case."""
     seconds: dict[str, list[float]] = {}
@@ -129,7 +153,7 @@ def compare(
         for reader in readers:
             if reader in missing:
                 continue
-            python = options.mmcv_python if reader == "mmcv" else sys.executable
+            python = getattr(options, f"{reader}_python") if reader in ELSEWHERE else sys.executable
             command = [python, "-W", "ignore", __file__, "--case", case, "--reader", reader]
             command += ["--jumps", str(options.jumps), "--limit", str(options.limit), "--video", str(video)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -139,12 +163,14 @@ def compare(
                 continue
             got = json.loads(done.stdout.splitlines()[-1])
             seconds.setdefault(reader, []).append(got["seconds"])
+            if got["version"]:
+                versions[reader] = got["version"]
             peaks[reader] = max(peaks.get(reader, 0), got["peak_mib"])
     return {reader: statistics.median(times) for reader, times in seconds.items()}, peaks
 
 
-def run_case() -> dict[str, float]:
-    """One case in this process: seconds, and the peak of its memory in MiB."""
+def run_case() -> dict[str, Any]:
+    """One case in this process: seconds, the peak of its memory in MiB, and the reader's version."""
     parser = argparse.ArgumentParser()
     for name in ("--case", "--reader", "--video"):
         parser.add_argument(name, required=True)
@@ -164,7 +190,12 @@ def run_case() -> dict[str, float]:
         seconds = time.perf_counter() - start
         if args.case == "random":
             seconds *= args.jumps / numbers.made
-    return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    try:
+        version = metadata.version(PACKAGES.get(args.reader, args.reader))
+    except metadata.PackageNotFoundError:
+        version = ""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "peak_mib": peak, "version": version}
 
 
 class Numbers:
@@ -334,6 +365,29 @@ def open_torchcodec(video: str, numbers: Numbers) -> dict[str, Callable[[], Any]
     }
 
 
+def open_floor(video: str, numbers: Numbers) -> dict[str, Callable[[], Any]]:
+    """Nobody's reader: what decoding and writing the frames costs, without anything that must wait."""
+    import cv2
+
+    half = FRAMES // 2
+
+    def convert(folder: str, first: int) -> None:
+        capture = cv2.VideoCapture(video, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        if first:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, first)
+        for number in range(first, first + half):
+            ok, frame = capture.read()
+            assert ok
+            cv2.imwrite(f"{folder}/{number:06d}.jpg", frame)
+
+    def both(folder: str) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            for _ in pool.map(convert, (folder, folder), (0, half)):
+                pass
+
+    return {"cvt2frames": lambda: in_folder(both)}
+
+
 OPENERS: dict[str, Callable[[str, Numbers], dict[str, Callable[[], Any]]]] = {
     "cv": lambda video, numbers: open_cv(video, numbers, "av"),
     "cv without PyAV": lambda video, numbers: open_cv(video, numbers, "opencv"),
@@ -342,6 +396,7 @@ OPENERS: dict[str, Callable[[str, Numbers], dict[str, Callable[[], Any]]]] = {
     "PyAV": open_pyav,
     "decord": open_decord,
     "torchcodec": open_torchcodec,
+    "floor": open_floor,
 }
 
 
@@ -363,17 +418,40 @@ def warp(reader: str, mode: str, dtype: str) -> float:
 
     if reader == "cv":
         from cv.video import flow_warp
+    elif reader == "floor":
+        flow_warp = bare_warp
     else:
         from mmcv import flow_warp
     rng = np.random.default_rng(0)
     flow = rng.normal(0, 3, (1080, 1920, 2)).astype(np.float32)
     img = (rng.random((1080, 1920, 3)) * 255).astype(dtype)
-    times = []
+    times: list[float] = []
+    flow_warp(img, flow, interpolate_mode=mode)
     while len(times) < 5 or (sum(times) < 1 and len(times) < 20):
         start = time.perf_counter()
         flow_warp(img, flow, interpolate_mode=mode)
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def bare_warp(img: Any, flow: Any, interpolate_mode: str) -> None:
+    """The calls of OpenCV without which no warp at whole places is made: the result is not complete."""
+    import cv2
+    import numpy as np
+
+    out = np.empty_like(img)
+    places = cv2.add(flow, grid(*flow.shape[:2]), dtype=cv2.CV_16S)
+    for _ in range(1 if interpolate_mode == "nearest" else 4):
+        cv2.remap(img, places, None, cv2.INTER_NEAREST, out)
+
+
+@functools.cache
+def grid(height: int, width: int) -> Any:
+    """Column and row of each pixel."""
+    import numpy as np
+
+    rows, columns = np.mgrid[:height, :width]
+    return np.dstack([columns, rows]).astype(np.float32)
 
 
 if __name__ == "__main__":
