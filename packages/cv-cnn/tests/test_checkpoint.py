@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import json
 import logging
 import pathlib
@@ -23,6 +24,7 @@ from cv.cnn.checkpoint import (
     load_state_dict,
     read_checkpoint,
 )
+from cv.cnn.checkpoint.download import download
 from cv.cnn.module_wrapper import MODULE_WRAPPERS, is_module_wrapper
 from cv.fileio import BaseStorageBackend, FileClient
 from cv.utils import Registry
@@ -450,6 +452,117 @@ class TestHttp:
         (root / "pretrain" / "third_party" / "resnet50_v1c-2cccc1ad.pth").write_bytes(b"something else")
         with pytest.raises(RuntimeError, match="invalid hash value"):
             _load_checkpoint("open-mmlab://resnet50_v1c")
+
+
+@pytest.fixture
+def faulty(tmp_path, monkeypatch):
+    """A server with the faults that real ones have; it keeps the headers of what it was asked."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("cv.fileio.backends.http.time.sleep", lambda seconds: None)
+    body = io.BytesIO()
+    torch.save({"x": torch.arange(500_000)}, body)
+    content = body.getvalue()
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            asked.append((self.path, self.headers.get("Range")))
+            first = sum(path == self.path for path, _ in asked) == 1
+            if self.path == "/moved.pth":
+                self.send_response(302)
+                self.send_header("Location", "/whole.pth")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            begin = int(self.headers["Range"][6:-1]) if "Range" in self.headers else 0
+            self.send_response(206 if begin else 200)
+            self.send_header("Content-Length", str(len(content) - begin))
+            self.send_header("ETag", '"1"')
+            if begin:
+                self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+            self.end_headers()
+            broken = self.path == "/always-cut.pth" or (self.path == "/cut.pth" and first)
+            self.wfile.write(content[begin : len(content) // 2 if broken else None])
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}", asked, content
+        httpd.shutdown()
+        thread.join()
+
+
+class TestFaultyServers:
+    def files(self, tmp_path):
+        return [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+    def test_a_download_that_is_cut_short_continues(self, faulty, tmp_path):
+        url, asked, content = faulty
+        assert torch.equal(_load_checkpoint(f"{url}/cut.pth")["x"], torch.arange(500_000))
+        assert asked == [("/cut.pth", None), ("/cut.pth", f"bytes={len(content) // 2}-")]
+        (cached,) = self.files(tmp_path)
+        assert cached.read_bytes() == content
+
+    def test_half_a_file_never_gets_into_the_cache(self, faulty, tmp_path):
+        url, _, _ = faulty
+        with pytest.raises(ConnectionError, match=r"always-cut\.pth: the connection was lost"):
+            _load_checkpoint(f"{url}/always-cut.pth")
+        assert self.files(tmp_path) == []
+
+    def test_a_wrong_hash_leaves_nothing(self, faulty, tmp_path):
+        url, _, _ = faulty
+        with pytest.raises(RuntimeError, match=r'whole\.pth: invalid hash value \(expected "0000"'):
+            _load_checkpoint(f"{url}/whole.pth#sha256=0000")
+        assert self.files(tmp_path) == []
+
+    def test_a_redirect_is_followed(self, faulty):
+        url, asked, _ = faulty
+        assert _load_checkpoint(f"{url}/moved.pth")["x"].shape == (500_000,)
+        assert [path for path, _ in asked] == ["/moved.pth", "/whole.pth"]
+
+    def test_progress_is_shown_by_the_first_rank(self, faulty, capsys, monkeypatch):
+        url, _, _ = faulty
+        _load_checkpoint(f"{url}/whole.pth")
+        assert "100" in capsys.readouterr().err
+        monkeypatch.setattr("cv.cnn.checkpoint.download.get_dist_info", lambda: (1, 2))
+        _load_checkpoint(f"{url}/other.pth")
+        assert capsys.readouterr().err == ""
+
+    def test_several_at_once_download_once(self, faulty, tmp_path):
+        # flock is between open files, so threads wait for each other as the ranks of a job do.
+        url, asked, content = faulty
+        found = []
+        threads = [
+            threading.Thread(target=lambda: found.append(download(f"{url}/whole.pth"))) for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 6
+        assert len(set(found)) == 1
+        assert pathlib.Path(found[0]).read_bytes() == content
+        assert len(asked) == 1
+
+    def test_a_cache_that_cannot_be_written(self, faulty, tmp_path, monkeypatch):
+        url, asked, _ = faulty
+        cached = download(f"{url}/whole.pth")
+
+        def refuse(*args):
+            raise AssertionError("written to")
+
+        with monkeypatch.context() as patch:  # read-only: what is there is found all the same
+            patch.setattr("cv.cnn.checkpoint.download._one_process_at_a_time", refuse)
+            patch.setattr("pathlib.Path.mkdir", refuse)
+            assert download(f"{url}/whole.pth") == cached
+        assert len(asked) == 1
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError, match="file"):
+            download(f"{url}/whole.pth", tmp_path / "file" / "cache")
+        assert len(asked) == 1
 
 
 class TestSafetensors:

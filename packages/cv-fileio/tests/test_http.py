@@ -1,5 +1,6 @@
 """The http backend against a real server, with the faults real servers have."""
 
+import io
 import json
 import socket
 import threading
@@ -300,6 +301,18 @@ def test_a_broken_download_continues_where_it_stopped(server, client):
     server.requests.clear()
     with client.get_local_path(server.url + "/resume") as path:
         assert Path(path).read_bytes() == CONTENT
+
+
+def test_download_tells_how_far_it_is(server):
+    for path in ("/plain", "/chunked"):
+        told = []
+        file = io.BytesIO()
+        HTTPBackend().download(server.url + path, file, progress=lambda *args, told=told: told.append(args))
+        assert file.getvalue() == CONTENT
+        done = [received for received, _ in told]
+        assert done == sorted(set(done))
+        assert done[-1] == len(CONTENT)
+        assert {total for _, total in told} == {None if path == "/chunked" else len(CONTENT)}
 
 
 def test_halves_of_different_versions_are_not_put_together(server, client):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -62,7 +62,7 @@ class HTTPBackend(RemoteBackend):
         import io
 
         buffer = io.BytesIO()
-        self._download(_url(filepath), buffer)
+        self.download(filepath, buffer)
         return buffer.getvalue()
 
     def exists(self, filepath: StrPath) -> bool:
@@ -88,13 +88,28 @@ class HTTPBackend(RemoteBackend):
         descriptor, path = tempfile.mkstemp(suffix=suffix, prefix="cv-")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                self._download(url, file)
+                self.download(url, file)
             yield path
         finally:
             with suppress(FileNotFoundError):
                 Path(path).unlink()
 
-    def _download(self, url: str, file: IO[bytes]) -> None:
+    def download(
+        self,
+        filepath: StrPath,
+        file: IO[bytes],
+        *,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> None:
+        """Write the content of a URL to a file, piece by piece.
+
+        Args:
+            filepath: The URL.
+            file: A file that is open for writing, empty, and can seek.
+            progress: Called after each piece as ``progress(received, total)``, in bytes; ``total`` is None
+                if the server does not say. After a broken attempt ``received`` may be less than before.
+        """
+        url = _url(filepath)
         validator: str | None = None  # what names this version of the content
 
         def attempt() -> None:
@@ -114,6 +129,8 @@ class HTTPBackend(RemoteBackend):
                 expected = response.length
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
+                    if progress is not None:
+                        progress(file.tell(), None if expected is None else start + expected)
                 if expected is not None and file.tell() - start < expected:
                     raise IncompleteRead(b"", expected - (file.tell() - start))
 

@@ -283,17 +283,12 @@ def _parse_data(source: str, references: References, path: Path) -> Any:
     try:
         if path.suffix == ".json":
             return json.loads(references.quote_in_json() if references else references.text)
-        import yaml
-
-        from cv.fileio.handlers._yaml import safe_load
+        from cv.fileio import ParseError, loads
 
         try:
-            config = safe_load(references.text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            lineno = mark.line + 1 if mark else None
-            problem = getattr(error, "problem", None) or str(error)
-            raise _data_error(problem, source, path, lineno, mark.column + 1 if mark else 0) from error
+            config = loads(references.text, "yaml")
+        except ParseError as error:
+            raise _data_error(error.reason, source, path, error.line, error.column or 0) from error
         if "&" in source and "*" in source:  # aliases: a short text can stand for a very large value
             Budget().weigh(config)
         return {} if config is None else config
