@@ -73,6 +73,8 @@ def cases(img: np.ndarray) -> dict[str, dict[str, Call]]:
         if mmcv is not None:
             calls["mmcv"] = lambda function=function: function(mmcv)
         calls.update(others(name, img, fit, half))
+        if name in ("imflip", "imtranslate", "cutout"):
+            calls["floor"] = img.copy
         found[name] = calls
     return found
 

@@ -1,5 +1,8 @@
 """cv.image's photometric and colour functions and cv.arraymisc, uint8.
 
+The floor of a row is the time of what the function cannot do without: one pass over the memory (a copy), or
+the calls of OpenCV that its values take.
+
 Peers: mmcv 1.3.15 in its light form, the bare OpenCV or NumPy call where one does the same, Pillow,
 albumentations, kornia-rs and scikit-image; those that are installed. Each of them gets an image of its own
 kind beforehand.
@@ -34,7 +37,6 @@ def main() -> None:
 def cases(img: np.ndarray) -> dict[str, dict[str, Call]]:
     """Name of a function to what is timed for it, ours first."""
     lut = np.arange(256, dtype=np.uint8)[::-1].copy()
-    kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
     normalized = image.imnormalize(img, MEAN, STD)
     found: dict[str, dict[str, Call]] = {
         "iminvert": {"cv": lambda: image.iminvert(img), "bare": lambda: cv2.bitwise_not(img)},
@@ -44,13 +46,10 @@ def cases(img: np.ndarray) -> dict[str, dict[str, Call]]:
         },
         "solarize": {"cv": lambda: image.solarize(img, 100), "bare": lambda: cv2.LUT(img, lut)},
         "adjust_brightness": {"cv": lambda: image.adjust_brightness(img, 1.3)},
+        "adjust_brightness by 1.37": {"cv": lambda: image.adjust_brightness(img, 1.37)},
         "adjust_contrast": {"cv": lambda: image.adjust_contrast(img, 1.3)},
         "adjust_color": {"cv": lambda: image.adjust_color(img, 1.3)},
         "adjust_sharpness": {"cv": lambda: image.adjust_sharpness(img, 1.5)},
-        "adjust_sharpness, the filter alone": {
-            "cv": lambda: image.adjust_sharpness(img, 1.5),
-            "bare": lambda: cv2.filter2D(img, -1, kernel),
-        },
         "adjust_hue": {"cv": lambda: image.adjust_hue(img, 0.2)},
         "adjust_lighting": {"cv": lambda: image.adjust_lighting(img, EIGVAL, EIGVEC)},
         "imequalize": {"cv": lambda: image.imequalize(img)},
@@ -74,14 +73,50 @@ def cases(img: np.ndarray) -> dict[str, dict[str, Call]]:
         "quantize of float32": {"cv": lambda: arraymisc.quantize(normalized, -2, 2, 255, np.uint8)},
     }
     for name, calls in found.items():
-        function = name.partition(",")[0].partition(" ")[0]
+        function = name.partition(" ")[0]
+        given = normalized if "float32" in name or name == "imdenormalize" else img
         for add in (add_mmcv, add_pillow, add_albumentations, add_kornia_rs, add_skimage):
-            if "alone" not in name:
-                add(function, calls, normalized if "float32" in name or name == "imdenormalize" else img)
+            add(function, calls, given, 1.37 if "1.37" in name else 1.3)
+        add_floor(function, calls, given)
     return found
 
 
-def add_mmcv(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
+def add_floor(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
+    """What the function cannot do without."""
+    lut = np.arange(256, dtype=np.uint8)[::-1].copy()
+    luts = np.dstack([lut, lut, lut]).reshape(256, 1, 3)
+    kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
+
+    def grey_and_sum() -> None:
+        cv2.cvtColor(img, cv2.COLOR_BGR2GRAY)
+        cv2.addWeighted(img, 1.3, img, -0.3, 0)
+
+    def filter_and_sum() -> None:
+        smooth = cv2.filter2D(img, -1, kernel)
+        cv2.addWeighted(img, 1.5, smooth, -0.5, 0, dst=smooth)
+
+    def histograms_and_tables() -> None:
+        for channel in range(3):
+            cv2.calcHist([img], [channel], None, [256], [0, 256])
+        cv2.LUT(img, luts)
+
+    def scaled_and_cut() -> None:
+        np.subtract(img, np.float32(2))
+        img.astype(np.uint8)
+
+    floors: dict[str, Call] = {
+        **dict.fromkeys(("iminvert", "posterize", "solarize", "bgr2rgb"), img.copy),
+        "adjust_brightness": lambda: cv2.convertScaleAbs(img, alpha=1.3),
+        **dict.fromkeys(("imequalize", "auto_contrast"), histograms_and_tables),
+        "adjust_color": grey_and_sum,
+        "adjust_sharpness": filter_and_sum,
+        "quantize": scaled_and_cut,
+    }
+    if name in floors:
+        calls["floor"] = floors[name]
+
+
+def add_mmcv(name: str, calls: dict[str, Call], img: np.ndarray, factor: float) -> None:
     """mmcv has the same names."""
     mmcv = peer("mmcv")
     if not hasattr(mmcv, name):
@@ -90,7 +125,7 @@ def add_mmcv(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
     extra: dict[str, tuple[Any, ...]] = {
         "posterize": (4,),
         "solarize": (100,),
-        "adjust_brightness": (1.3,),
+        "adjust_brightness": (factor,),
         "adjust_contrast": (1.3,),
         "adjust_color": (1.3,),
         "adjust_sharpness": (1.5,),
@@ -105,7 +140,7 @@ def add_mmcv(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
     calls["mmcv"] = lambda: function(given, *extra.get(name, ()))
 
 
-def add_pillow(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
+def add_pillow(name: str, calls: dict[str, Call], img: np.ndarray, factor: float) -> None:
     """ImageOps and ImageEnhance."""
     from PIL import Image, ImageEnhance, ImageOps
 
@@ -116,7 +151,7 @@ def add_pillow(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
         "iminvert": lambda: ImageOps.invert(picture),
         "posterize": lambda: ImageOps.posterize(picture, 4),
         "solarize": lambda: ImageOps.solarize(picture, 100),
-        "adjust_brightness": lambda: ImageEnhance.Brightness(picture).enhance(1.3),
+        "adjust_brightness": lambda: ImageEnhance.Brightness(picture).enhance(factor),
         "adjust_contrast": lambda: ImageEnhance.Contrast(picture).enhance(1.3),
         "adjust_color": lambda: ImageEnhance.Color(picture).enhance(1.3),
         "adjust_sharpness": lambda: ImageEnhance.Sharpness(picture).enhance(1.5),
@@ -134,7 +169,7 @@ def add_pillow(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
         calls["pillow from arrays"] = from_arrays[name]
 
 
-def add_albumentations(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
+def add_albumentations(name: str, calls: dict[str, Call], img: np.ndarray, factor: float) -> None:
     """Its functional forms."""
     albumentations = peer("albumentations")
     if albumentations is None or img.dtype != np.uint8:
@@ -147,7 +182,7 @@ def add_albumentations(name: str, calls: dict[str, Call], img: np.ndarray) -> No
         "iminvert": lambda: functional.invert(img),
         "posterize": lambda: functional.posterize(img, 4),
         "solarize": lambda: functional.solarize(img, 100 / 255),
-        "adjust_brightness": lambda: albucore.multiply(img, 1.3),
+        "adjust_brightness": lambda: albucore.multiply(img, factor),
         "adjust_contrast": lambda: functional.adjust_contrast_torchvision(img, 1.3),
         "adjust_color": lambda: functional.adjust_saturation_torchvision(img, 1.3),
         "adjust_hue": lambda: functional.adjust_hue_torchvision(img, 0.2),
@@ -161,7 +196,7 @@ def add_albumentations(name: str, calls: dict[str, Call], img: np.ndarray) -> No
         calls["albumentations"] = same[name]
 
 
-def add_kornia_rs(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
+def add_kornia_rs(name: str, calls: dict[str, Call], img: np.ndarray, _: float) -> None:
     """kornia-rs, where it takes such images."""
     kornia_rs = peer("kornia_rs")
     if kornia_rs is None or img.dtype != np.uint8:
@@ -184,7 +219,7 @@ def add_kornia_rs(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
         calls["kornia-rs"] = same[name]
 
 
-def add_skimage(name: str, calls: dict[str, Call], img: np.ndarray) -> None:
+def add_skimage(name: str, calls: dict[str, Call], img: np.ndarray, _: float) -> None:
     """scikit-image."""
     color, exposure, util = peer("skimage.color"), peer("skimage.exposure"), peer("skimage.util")
     if color is None or img.dtype != np.uint8 or img.size > 10**6:

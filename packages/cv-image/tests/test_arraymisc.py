@@ -27,6 +27,17 @@ def test_quantize_is_its_formula(arr, low, width, levels):
     assert np.abs(exact - np.rint(exact))[off].max(initial=0) < 1e-9  # only on the border of two levels
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [0.0625, 0.75, 1.0, 2.0, 3.0, 4.0, 256.0])
+@pytest.mark.parametrize("levels", [1, 7, 10, 255, 256])
+def test_on_the_border_of_two_levels(dtype, width, levels):
+    borders = (np.arange(levels + 1) * width / levels - 2).astype(dtype)
+    arr = np.concatenate([borders, np.nextafter(borders, dtype(-9)), np.nextafter(borders, dtype(999))])
+    steps = (np.clip(arr, -2, width - 2) - dtype(-2)) * dtype(levels) / dtype(width)
+    expected = np.minimum(np.floor(steps), levels - 1)
+    np.testing.assert_array_equal(quantize(arr, -2, width - 2, levels), expected)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, np.float16])
 def test_dtypes(dtype):
     arr = np.array([[0, 1, 2, 3], [4, 5, 6, 250]], dtype)

@@ -63,6 +63,18 @@ def test_auto_contrast_of_a_photo(cutoff):
     np.testing.assert_array_equal(image.auto_contrast(img.astype(np.float32), cutoff), expected)
 
 
+def test_auto_contrast_of_many_rows_and_of_views():
+    """More than one block of rows; channels whose line is computed beside some whose line is looked up."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        limits = np.sort(rng.integers(0, 256, (2, 3)), axis=0)
+        img = rng.integers(limits[0], limits[1] + 1, (311, 479, 3)).astype(np.uint8)
+        expected = back(ImageOps.autocontrast(pillow(img)))
+        np.testing.assert_array_equal(image.auto_contrast(img), expected)
+        flipped = back(ImageOps.autocontrast(pillow(img[::-1, 40:])))
+        np.testing.assert_array_equal(image.auto_contrast(img[::-1, 40:]), flipped)
+
+
 def test_auto_contrast_of_16_bits():
     img = np.array([[1000, 2000, 3000]], np.uint16)
     np.testing.assert_array_equal(image.auto_contrast(img), [[0, 32767, 65535]])

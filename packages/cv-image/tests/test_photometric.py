@@ -92,6 +92,16 @@ def test_adjust_brightness_for_every_value(factor):
     np.testing.assert_array_equal(image.adjust_brightness(wide, factor), exact)
 
 
+@pytest.mark.parametrize("width", [1, 17, 43, 256])
+def test_adjust_brightness_by_many_factors(width):
+    """Computed or looked up, at the ends of rows too: Pillow's float32 product, cut off."""
+    rng = np.random.default_rng(width)
+    img = np.resize(np.arange(256, dtype=np.uint8), (256, width))
+    for factor in rng.uniform(0.2, 3, 100).tolist():
+        exact = np.minimum(np.float32(factor) * img.astype(np.float32), 255).astype(np.uint8)
+        np.testing.assert_array_equal(image.adjust_brightness(img, factor), exact)
+
+
 @given(UINT8, FACTORS)
 @settings(max_examples=200)
 def test_adjust_contrast_is_pillows(img, factor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -48,8 +49,11 @@ def quantize(
         given = flat_in[:, start : start + _BLOCK]
         part = buffer[:, : given.size]
         np.subtract(given, low, out=part, dtype=real)
-        part *= levels  # not levels / width at once: that would move values on the border of two levels
-        part /= width
+        if math.frexp(width)[0] == 0.5:  # a power of two: no rounding, in whatever order
+            part *= levels / width
+        else:  # not levels / width at once: that would move values on the border of two levels
+            part *= levels
+            part /= width
         high = part.max()
         if np.isnan(high):
             np.nan_to_num(part, copy=False, nan=0)

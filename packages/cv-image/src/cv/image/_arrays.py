@@ -15,6 +15,7 @@ Image = npt.NDArray[Any]
 OPENCV_DTYPES = frozenset(
     np.dtype(kind) for kind in (np.uint8, np.int8, np.uint16, np.int16, np.float32, np.float64)
 )
+_ALL_CHANNELS = slice(0, 4)
 
 # Work on this many bytes at a time, for each thread of OpenCV, where several passes follow each other: so
 # they meet in the cache. Counting more threads would make the blocks, and the memory for them, too large.
@@ -46,6 +47,8 @@ def channels(img: Image) -> int:
 
 def is_natural(value: object) -> bool:
     """Whether `value` is an integer of at least 0 (and not a bool)."""
+    if type(value) is int:  # nearly always, and much faster to tell
+        return value >= 0
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 0)
 
 
@@ -78,8 +81,8 @@ def like(result: Image, img: Image) -> Image:
 
 def by_four_channels(img: Image, function: Callable[[Image, slice], Image]) -> Image:
     """Apply `function(part, its channels)` to groups of four channels: OpenCV's limit in many places."""
-    if channels(img) <= 4:
-        return like(function(for_cv2(img), slice(0, 4)), img)
+    if img.ndim == 2 or img.shape[2] <= 4:
+        return like(function(for_cv2(img), _ALL_CHANNELS), img)
     groups = [slice(start, start + 4) for start in range(0, channels(img), 4)]
     parts = [np.ascontiguousarray(img[..., group]) for group in groups]
     results = [like(function(part, group), part) for part, group in zip(parts, groups, strict=True)]
@@ -90,7 +93,7 @@ def per_channel(
     value: float | Sequence[float], img: Image, error: type[Exception] = ValueError, name: str = "value"
 ) -> list[float]:
     """`value` as one number for each channel of `img`; a single number holds for all of them."""
-    count = channels(img)
+    count = 1 if img.ndim == 2 else img.shape[2]
     if isinstance(value, (int, float, np.number)):
         return [float(value)] * count
     if len(value) != count:

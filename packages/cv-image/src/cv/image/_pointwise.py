@@ -17,11 +17,16 @@ import numpy.typing as npt
 from cv.image._arrays import Image, channels, check_image, for_cv2, row_blocks
 
 Function = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+Line = tuple[float, float]
+_Linear = Callable[[Image, Image | None], Image]
 
 _KNOWN_RANGE = frozenset(np.dtype(kind) for kind in (np.uint8, np.uint16, np.float32, np.float64))
 # OpenCV 4.12 was seen to be one off in weighted sums at the ends of short rows: there the table is taken.
 _SUMS_ARE_EXACT = int(cv2.__version__.partition(".")[0]) >= 5
 _ALL_UINT8 = np.arange(256, dtype=np.uint8)
+_LEVELS = np.arange(256, dtype=np.float64)
+# What OpenCV's float32 sums of values up to 255 may be off by, with room to spare.
+_SUM_ERROR = 1e-4
 # From this many bytes on, making tables of byte pairs pays: with more channels from more, as they are larger.
 _PAIRS_PAY = 2**17
 
@@ -39,7 +44,7 @@ def value_range(img: Image) -> int:
     return 65535 if img.dtype == np.uint16 else 255
 
 
-def map_values(img: Image, function: Function, line: tuple[float, float] | None = None) -> Image:
+def map_values(img: Image, function: Function, line: Line | None = None) -> Image:
     """Apply `function` to every value; integer results are clipped to the range and cut off.
 
     Args:
@@ -64,36 +69,35 @@ def map_values(img: Image, function: Function, line: tuple[float, float] | None 
     return apply_table(img, table, line)
 
 
-def apply_table(img: Image, table: Image, line: tuple[float, float] | None = None) -> Image:
+def apply_table(img: Image, table: Image, line: Line | None = None) -> Image:
     """Look every value of a uint8 or uint16 image up in `table`, (256,) or (65536,)."""
     if img.size == 0:
         return np.empty(img.shape, table.dtype)
     flat = as_plane(img)
     if img.dtype == np.uint16:
         return _apply_wide_table(flat, table).reshape(img.shape)
-    if line is not None:
-        for linear in (_scale_abs, _weighted):
-            shift = _exact_shift(linear, line, table)
-            if shift is not None:
-                return linear(flat, line[0], shift).reshape(img.shape)
+    linear = None if line is None else _exact_line(line, table)
+    if linear is not None:
+        return linear(flat, None).reshape(img.shape)
     looked_up = _in_pairs(flat, [table]) if table.dtype == np.uint8 else None
     return (cv2.LUT(flat, table) if looked_up is None else looked_up).reshape(img.shape)
 
 
-def apply_tables(
-    img: Image, tables: Sequence[Image], lines: Sequence[tuple[float, float] | None] | None = None
-) -> Image:
+def apply_tables(img: Image, tables: Sequence[Image], lines: Sequence[Line | None] | None = None) -> Image:
     """Look the values of each channel up in its own table."""
     count = channels(img)
+    given = lines or [None] * count
     if count == 1:
-        return apply_table(img, tables[0], lines[0] if lines else None)
-    if img.dtype == np.uint8 and img.ndim == 3 and img.size:
+        return apply_table(img, tables[0], given[0])
+    if img.dtype == np.uint8 and count <= 4 and img.size:
+        linears = [line and _exact_line(line, table) for line, table in zip(given, tables, strict=True)]
+        found = [linear for linear in linears if linear is not None]
+        if len(found) == count:
+            return _by_planes(img, found)
         looked_up = _in_pairs(as_plane(img), tables)
         if looked_up is not None:
             return looked_up.reshape(img.shape)
-        if count <= 4:
-            return cv2.LUT(for_cv2(img), np.stack(tables, axis=1)[:, None])
-    given = lines or [None] * count
+        return cv2.LUT(for_cv2(img), np.stack(tables, axis=1)[:, None])
     out = np.empty(img.shape, img.dtype)
     for channel in range(count):
         plane = np.ascontiguousarray(img[..., channel])
@@ -108,14 +112,16 @@ def histograms(img: Image) -> list[npt.NDArray[np.int64]]:
         return [np.zeros(size, np.int64)] * channels(img)
     if img.dtype == np.uint8 and channels(img) <= 4:
         values = for_cv2(img)
-        # float32 counts are exact up to 2**24: count large images in parts
-        part = max(1, 2**24 // img.shape[1])
-        counts = [np.zeros(size, np.int64) for _ in range(channels(img))]
+        part = max(1, 2**24 // img.shape[1])  # float32 counts are exact so far: count large images in parts
+        counts = np.zeros((channels(img), size), np.int64)
         for start in range(0, img.shape[0], part):
-            for channel, count in enumerate(counts):
-                found = cv2.calcHist([values[start : start + part]], [channel], None, [size], [0, size])
-                count += found.ravel().astype(np.int64)
-        return counts
+            rows = [values[start : start + part]]
+            found = [
+                cv2.calcHist(rows, [channel], None, [size], [0, size]).ravel()
+                for channel in range(channels(img))
+            ]
+            counts += np.array(found).astype(np.int64)
+        return list(counts)
     planes = img[..., None] if img.ndim == 2 else img
     return [np.bincount(planes[..., channel].ravel(), minlength=size) for channel in range(channels(img))]
 
@@ -138,6 +144,21 @@ def round_to_levels(img: Image) -> Image:
     return rounded.astype(np.uint8)
 
 
+def _by_planes(img: Image, linears: Sequence[_Linear]) -> Image:
+    """Map each channel of a uint8 image of two to four."""
+    out = np.empty(img.shape, np.uint8)
+    planes: Sequence[Image] = []  # the same memory for each block of rows
+    for rows in row_blocks(img, 1):
+        block = for_cv2(img[rows])
+        if not planes or len(planes[0]) != len(block):
+            planes = [np.empty(block.shape[:2], np.uint8) for _ in linears]
+        planes = cv2.split(block, planes)
+        for plane, linear in zip(planes, linears, strict=True):
+            linear(plane, plane)
+        cv2.merge(planes, dst=out[rows])
+    return out
+
+
 def _in_pairs(flat: Image, tables: Sequence[Image]) -> Image | None:
     """Look two neighbouring bytes up at once, in tables of 65536 entries; None where this does not pay.
 
@@ -158,13 +179,13 @@ def _in_pairs(flat: Image, tables: Sequence[Image]) -> Image | None:
         height, width = height // 2, width * 2
     if height * width != flat.size:
         return None
-    pairs = np.empty((65536, 1, count), np.uint16)
+    pairs = np.empty((256, 256, count), np.uint16)
     for pair in range(count):
         first, second = tables[2 * pair % count], tables[(2 * pair + 1) % count]
         low, high = (first, second) if sys.byteorder == "little" else (second, first)
-        pairs[:, 0, pair] = np.bitwise_or.outer(high.astype(np.uint16) << 8, low).ravel()
+        np.bitwise_or.outer(high.astype(np.uint16) << 8, low, out=pairs[..., pair])
     whole = flat.reshape(height, width).view(np.uint16)
-    return cv2.LUT(whole.reshape(height, -1, count), pairs).view(np.uint8)
+    return cv2.LUT(whole.reshape(height, -1, count), pairs.reshape(65536, 1, count)).view(np.uint8)
 
 
 def _apply_wide_table(flat: Image, table: Image) -> Image:
@@ -187,27 +208,33 @@ def _looks_up_uint16() -> bool:
     return True
 
 
-def _scale_abs(values: Image, scale: float, shift: float) -> Image:
-    return cv2.convertScaleAbs(values, alpha=scale, beta=shift)
+def _exact_line(line: Line, table: Image) -> _Linear | None:
+    """OpenCV's arithmetic that gives the table, as a function of (values, out); None if there is none.
 
-
-def _weighted(values: Image, scale: float, shift: float) -> Image:
-    return cv2.addWeighted(values, scale, values, 0, shift)
-
-
-def _exact_shift(
-    linear: Callable[[Image, float, float], Image], line: tuple[float, float], table: Image
-) -> float | None:
-    """The shift with which a rounded ``scale * value + shift`` of OpenCV gives the table, None if none does.
-
-    The table cuts off and OpenCV rounds, so 1/2 less something small. Tried with twice and half as much, so
-    that the result does not hang on the last bit of a float32. What `_scale_abs` turns positive shows here,
-    too.
+    The table cuts ``scale * value + shift`` off and OpenCV rounds it: that is the same after subtracting 1/2
+    less a little, which must not lift a value over the next integer.
     """
+    scale, shift = map(float, line)
+    if scale <= 0:
+        return None
+    over = _LEVELS * scale + shift - table
+    least = over[table.searchsorted(1) :].min(initial=0)  # below it, rounding may go as far down as it likes
+    most = over[: table.searchsorted(255)].max(initial=0)
+    little = float(1 - most - least) / 2
+    if little + least < _SUM_ERROR:
+        return None
+    shift += little - 0.5
+    linear = _scale_abs if shift > -0.5 else _weighted  # the former turns what is negative positive
     if linear is _weighted and not _SUMS_ARE_EXACT:
         return None
-    for small in (5e-4, 2e-3):
-        tried = linear(_ALL_UINT8, line[0], line[1] - 0.5 + small)
-        if tried.tobytes() != table.tobytes():
-            return None
-    return line[1] - 0.5 + 1e-3
+    if linear(_ALL_UINT8, None, scale, shift).tobytes() != table.tobytes():
+        return None
+    return functools.partial(linear, scale=scale, shift=shift)
+
+
+def _scale_abs(values: Image, out: Image | None, scale: float, shift: float) -> Image:
+    return cv2.convertScaleAbs(values, dst=out, alpha=scale, beta=shift)
+
+
+def _weighted(values: Image, out: Image | None, scale: float, shift: float) -> Image:
+    return cv2.addWeighted(values, scale, values, 0, shift, dst=out)

@@ -144,9 +144,9 @@ def _by_histogram(img: Image, make_table: _TableMaker) -> Image:
 def _equalizing_table(counts: npt.NDArray[np.int64]) -> _TableAndLine:
     """The cumulative share of the darker pixels, in steps of an equal number of pixels."""
     top = len(counts) - 1
-    up_to = np.cumsum(counts)
+    up_to = counts.cumsum()
     total = int(up_to[-1])
-    last = int(counts[np.searchsorted(up_to, total)])
+    last = int(counts[up_to.searchsorted(total)])
     if total == last:  # a single value
         return _identity(top), None
     darker = up_to - counts
@@ -163,10 +163,10 @@ def _equalizing_table(counts: npt.NDArray[np.int64]) -> _TableAndLine:
 def _stretching_table(counts: npt.NDArray[np.int64], cutoff_low: float, cutoff_high: float) -> _TableAndLine:
     """The line from the darkest value that is left to the lightest one."""
     top = len(counts) - 1
-    up_to = np.cumsum(counts)
+    up_to = counts.cumsum()
     total = int(up_to[-1])
-    low = int(np.searchsorted(up_to, int(total * cutoff_low // 100), side="right"))
-    high = int(np.searchsorted(up_to - counts, total - int(total * cutoff_high // 100))) - 1
+    low = int(up_to.searchsorted(int(total * cutoff_low // 100), side="right"))
+    high = int((up_to - counts).searchsorted(total - int(total * cutoff_high // 100))) - 1
     if high <= low:
         return _identity(top), None
     scale = top / float(high - low)

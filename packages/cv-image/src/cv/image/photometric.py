@@ -6,6 +6,7 @@ Pillow has the same function (ImageOps, ImageEnhance), results for uint8 are Pil
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import cv2
@@ -62,8 +63,7 @@ def posterize(img: Image, bits: int) -> Image:
     if not is_natural(bits) or bits > 8:
         raise ValueError(f"bits must be an integer from 0 to 8, got {bits!r}")
     if img.dtype.kind == "u":
-        mask = (0xFF << 8 - int(bits) & 0xFF) << (img.itemsize * 8 - 8)
-        kept: Image = img & img.dtype.type(mask)
+        kept: Image = img & _mask(int(bits), img.itemsize)
         return kept
     step = 2 ** (8 - int(bits))
     return map_values(img, lambda values: np.floor(values / step) * step)
@@ -143,17 +143,20 @@ def adjust_color(img: Image, alpha: float = 1, beta: float | None = None, gamma:
         raise ValueError(f"img must have shape (H, W), (H, W, 1) or (H, W, 3), got {img.shape}")
     beta = 1 - alpha if beta is None else beta
     out = np.empty(img.shape, img.dtype)
+    if img.size == 0:
+        return out
+    grey: Image | None = None  # these two are the same memory for each block
+    greys: Image | None = None
     for rows in row_blocks(img, img.itemsize):
         part = for_cv2(img[rows])
-        if part.size == 0:
-            continue
         if channels(img) == 1:
-            grey = part
+            greys = part
         elif img.dtype == np.float64:
-            grey = np.repeat((part @ np.array([0.114, 0.587, 0.299]))[..., None], 3, axis=2)
+            greys = np.repeat((part @ np.array([0.114, 0.587, 0.299]))[..., None], 3, axis=2)
         else:
-            grey = cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        cv2.addWeighted(part, alpha, grey, beta, gamma, dst=out[rows])
+            grey = cv2.cvtColor(part, cv2.COLOR_BGR2GRAY, dst=grey)
+            greys = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR, dst=greys)
+        cv2.addWeighted(part, alpha, greys, beta, gamma, dst=out[rows])
     if img.dtype.kind == "f":
         np.clip(out, 0, 255, out=out)
     return out
@@ -262,6 +265,13 @@ def adjust_hue(img: Image, hue_factor: float, backend: str | None = None) -> Ima
         hsv += turn  # a whole row of pixels: adding to every third value would take longer
         cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL, dst=out[rows])
     return out
+
+
+@functools.cache  # 18 of them
+def _mask(bits: int, itemsize: int) -> np.uint8 | np.uint16:
+    """The highest bits of a byte or of two."""
+    mask = (0xFF << 8 - bits & 0xFF) << (itemsize * 8 - 8)
+    return np.uint8(mask) if itemsize == 1 else np.uint16(mask)
 
 
 def _blend_with_value(img: Image, value: int, factor: float) -> Image:

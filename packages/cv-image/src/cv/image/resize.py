@@ -287,9 +287,11 @@ def _resize_pillow(img: Image, size: Size, interpolation: str) -> Image:
 
 
 def _check_size(size: Sequence[int]) -> Size:
-    if len(size) != 2 or not all(is_natural(side) and side for side in size):
-        raise ValueError(f"size must be two positive integers (w, h), got {size!r}")
-    return int(size[0]), int(size[1])
+    if len(size) == 2:
+        width, height = size
+        if is_natural(width) and is_natural(height) and width and height:
+            return int(width), int(height)
+    raise ValueError(f"size must be two positive integers (w, h), got {size!r}")
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
