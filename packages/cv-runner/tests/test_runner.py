@@ -1,5 +1,6 @@
 """The loops: arguments, order of stages and hooks, workflows, counters."""
 
+import functools
 import logging
 import os
 import re
@@ -16,6 +17,7 @@ from cv.runner import (
     RUNNERS,
     CheckpointHook,
     ClosureHook,
+    EmptyCacheHook,
     EpochBasedRunner,
     Hook,
     IterBasedRunner,
@@ -26,6 +28,7 @@ from cv.runner import (
     get_priority,
     set_random_seed,
 )
+from cv.runner.hooks.hook import acts_if
 
 LOGGER = logging.getLogger("cv.runner.tests")
 
@@ -331,6 +334,92 @@ class TestHooks:
         )
         runner.run([loader(1)], [("train", 1)])
         assert late.names[-4:] == ["before_train_iter", "after_train_iter", "after_train_epoch", "after_run"]
+
+
+class TestCallsOfAnIteration:
+    """What the loop calls is looked up once an epoch; nothing that acts may be left out."""
+
+    def test_hooks_that_act_by_epoch_are_not_called_in_iterations(self, monkeypatch):
+        called = []
+        for cls in (CheckpointHook, EmptyCacheHook):
+            for name in ("after_train_iter", "after_iter"):
+                if name in vars(cls):
+                    method = functools.wraps(vars(cls)[name])(lambda *_, c=cls: called.append(c))
+                    monkeypatch.setattr(cls, name, method)
+        runner = make(max_epochs=1)
+        by_epoch = CheckpointHook(save_last=False), EmptyCacheHook()
+        by_iter = CheckpointHook(by_epoch=False), EmptyCacheHook(after_iter=True)
+        for hook in (*by_epoch, *by_iter):
+            runner.register_hook(hook)
+        runner.run([loader(1)], [("train", 1)])
+        assert called == [CheckpointHook, EmptyCacheHook]
+
+    def test_a_subclass_that_overrides_is_called(self):
+        class Mine(CheckpointHook):
+            seen = 0
+
+            def after_train_iter(self, runner):
+                self.seen += 1
+                super().after_train_iter(runner)
+
+        hook = Mine(save_last=False)  # by epoch: its base class would have nothing to do
+        runner = make(max_epochs=2)
+        runner.register_hook(hook)
+        runner.run([loader(3)], [("train", 1)])
+        assert hook.seen == 6
+
+    def test_settings_changed_between_epochs_count(self):
+        seen = []
+
+        class Mine(Hook):
+            active = False
+
+            @acts_if(lambda hook: hook.active)
+            def before_iter(self, runner):
+                seen.append(runner.iter)
+
+            def after_train_epoch(self, runner):
+                self.active = True
+
+        runner = make(max_epochs=2)
+        runner.register_hook(Mine())
+        runner.run([loader(3)], [("train", 1)])
+        assert seen == [3, 4, 5]
+
+    def test_hooks_and_methods_that_come_while_training(self):
+        late, replaced = Recorder(), []
+
+        class First(Hook):
+            def before_train_iter(self, runner):
+                if runner.iter == 1:
+                    runner.register_hook(late, "LOW")
+                if runner.iter == 2:
+                    self.after_iter = lambda runner: replaced.append(runner.iter)
+
+            def after_iter(self, runner):
+                pass
+
+        runner = make(max_epochs=1)
+        runner.register_hook(First())
+        runner.run([loader(4)], [("train", 1)])
+        assert [c[2] for c in late.calls if c[0] == "after_train_iter"] == [1, 2, 3]
+        assert [c[2] for c in late.calls if c[0] == "before_train_iter"] == [2, 3]
+        assert replaced == [2, 3]
+
+    def test_training_and_general_methods_of_a_mixed_hook(self):
+        calls = []
+
+        class Mixed(Hook):
+            def after_iter(self, runner):
+                calls.append((runner.mode, "general"))
+
+            def after_train_iter(self, runner):
+                calls.append((runner.mode, "own"))
+
+        runner = make(max_epochs=1)
+        runner.register_hook(Mixed())
+        runner.run([loader(1), loader(1)], [("train", 1), ("val", 1)])
+        assert calls == [("train", "own"), ("val", "general")]
 
 
 def test_priorities():

@@ -208,13 +208,24 @@ class BaseRunner(ResumeState, metaclass=ABCMeta):
 
     # ------------------------------------------------------------------------------------ the loop
 
-    def _step(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> dict[str, Any]:
-        """Hand one batch to the model; keep its outputs and its ``log_vars``."""
+    def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
+        """Hand one batch to the model; keep its outputs, and its ``log_vars`` in the log buffer.
+
+        Raises:
+            TypeError: the model's step does not return a dict.
+        """
+        model: Any = self.model
+        if self.batch_processor is not None:
+            step, arguments = self.batch_processor, (model, data_batch)
+            kwargs["train_mode"] = train_mode
+        else:
+            step = model.train_step if train_mode else model.val_step
+            arguments = (data_batch, self.optimizer)
         if self.step_context is None:
-            outputs = self._call_step(data_batch, train_mode, kwargs)
+            outputs = step(*arguments, **kwargs)
         else:
             with self.step_context():
-                outputs = self._call_step(data_batch, train_mode, kwargs)
+                outputs = step(*arguments, **kwargs)
         if not isinstance(outputs, dict):
             raise TypeError(
                 "batch_processor() or model.train_step() and model.val_step() must return a dict, "
@@ -223,13 +234,6 @@ class BaseRunner(ResumeState, metaclass=ABCMeta):
         if "log_vars" in outputs:
             self.log_buffer.update(outputs["log_vars"], outputs.get("num_samples", 1))
         self.outputs = outputs
-        return outputs
-
-    def _call_step(self, data_batch: Any, train_mode: bool, kwargs: dict[str, Any]) -> dict[str, Any]:
-        if self.batch_processor is not None:
-            return self.batch_processor(self.model, data_batch, train_mode=train_mode, **kwargs)
-        step: Any = self.model.train_step if train_mode else self.model.val_step
-        return step(data_batch, self.optimizer, **kwargs)  # type: ignore[no-any-return] # checked by the caller
 
     def _phase(self, mode: Any) -> Callable[..., Any]:
         """The method that a workflow entry names."""

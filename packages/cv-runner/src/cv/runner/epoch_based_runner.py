@@ -26,14 +26,6 @@ class EpochBasedRunner(BaseRunner):
 
     _data_pass: DataPass | None = None
 
-    def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
-        """Hand one batch to the model and its ``log_vars`` to the log buffer.
-
-        Raises:
-            TypeError: the model's step does not return a dict.
-        """
-        self._step(data_batch, train_mode, **kwargs)
-
     def train(self, data_loader: Any, **kwargs: Any) -> None:
         """Train one epoch: the rest of it, where the run was resumed in its middle."""
         self.model.train()
@@ -58,7 +50,8 @@ class EpochBasedRunner(BaseRunner):
             self.call_hook("after_train_iter")
             del self.data_batch
             self._iter += 1
-            self._leave_if_asked()
+            if self._stop.to_ask:
+                self._leave_if_asked()
         self._mid_epoch = False
         self._data_pass = None
         self.call_hook("after_train_epoch")

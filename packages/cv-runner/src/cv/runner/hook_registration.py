@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cv.runner.hooks.checkpoint import CheckpointHook
 
 HookConfig = Hook | dict[str, Any] | None
+#: A hook and which method of it to call; by its name, so that a method replaced later counts.
+Call = tuple[Hook, str]
 
 
 class HookRegistration:
@@ -26,7 +28,9 @@ class HookRegistration:
         #: The stage whose hooks are being called, and the hook that is.
         self._stage: str | None = None
         self._stage_hook: Hook | None = None
-        self._stage_cache: dict[str, tuple[list[Hook], list[Hook]]] = {}
+        #: What to call at the stages of an iteration, and the hooks this was looked up for.
+        self._iter_calls: dict[str, list[Call]] = {}
+        self._iter_hooks: list[Hook] = []
 
     @property
     def hooks(self) -> list[Hook]:
@@ -66,36 +70,38 @@ class HookRegistration:
         priority = cfg.pop("priority", "NORMAL")
         self.register_hook(HOOKS.build(cfg), priority=priority)
 
-    def call_hook(self, fn_name: str) -> None:
+    def call_hook(self, fn_name: str, *, calls: Sequence[Call] | None = None) -> None:
         """Call all hooks.
 
         Args:
             fn_name: the name of the stage, such as ``'before_train_epoch'``. Hooks that do nothing there
                 are left out.
+            calls: what to call instead of all hooks.
         """
-        self._call(fn_name, self._overriding(fn_name))
-
-    def _call(self, stage: str, hooks: Sequence[Hook]) -> None:
-        outer_stage, outer_hook = self._stage, self._stage_hook
-        self._stage = stage
+        if calls is None:
+            calls = self._iter_calls.get(fn_name)
+            if calls is None or self._iter_hooks != self._hooks:  # users change the list itself
+                calls = self._calls_at(fn_name)
+        outer = self._stage, self._stage_hook
+        self._stage = fn_name
         try:
-            for hook in hooks:
-                self._stage_hook = hook
-                getattr(hook, stage)(self)
+            for self._stage_hook, method in calls:
+                getattr(self._stage_hook, method)(self)
         except Exception as error:
-            self._name_hook(error, self._stage_hook, stage)
+            self._name_hook(error, self._stage_hook, fn_name)
             raise
         finally:
-            self._stage = outer_stage
-            self._stage_hook = outer_hook
+            self._stage, self._stage_hook = outer
 
-    def _overriding(self, stage: str) -> list[Hook]:
-        """The hooks that do something at a stage; looked up again when the list of hooks changes."""
-        cached = self._stage_cache.get(stage)
-        if cached is None or cached[0] != self._hooks:
-            hooks = list(self._hooks)  # a copy: users change the list itself
-            cached = self._stage_cache[stage] = (hooks, [hook for hook in hooks if hook.overrides(stage)])
-        return cached[1]
+    def _calls_at(self, stage: str) -> list[Call]:
+        """What to call at a stage; for an iteration's, kept until the epoch or the hooks change."""
+        calls = [(hook, name) for hook in self._hooks if (name := hook.method_at(stage)) is not None]
+        if self._iter_hooks != self._hooks or not stage.endswith("_iter"):
+            self._iter_calls.clear()
+            self._iter_hooks = list(self._hooks)
+        if stage.endswith("_iter"):
+            self._iter_calls[stage] = calls
+        return calls
 
     def _name_hook(self, error: Exception, hook: Hook | None, stage: str) -> None:
         """Say which hook failed: in the log, and on the exception itself where Python can (3.11)."""
@@ -111,7 +117,7 @@ class HookRegistration:
         """Which hooks are called at which stage, in their order, as a text."""
         blocks = []
         for stage in Hook.stages:
-            hooks = self._overriding(stage)
+            hooks = [hook for hook in self._hooks if hook.overrides(stage)]
             if hooks:
                 lines = [f"({priority_name(h.priority):<12}) {type(h).__name__:<35}" for h in hooks]
                 blocks.append("\n".join([f"{stage}:", *lines, " " + "-" * 20 + " "]))

@@ -27,6 +27,8 @@ class StopRequest:
 
     def __init__(self, logger: logging.Logger) -> None:
         self.signal: signal.Signals | None = None
+        #: Whether :meth:`agreed` has to be asked at all: a signal has come, or may have come to another rank.
+        self.to_ask = False
         self._logger = logger
         self._group: dist.ProcessGroup | None = None
         self._looks = 0
@@ -43,6 +45,7 @@ class StopRequest:
         if get_dist_info()[1] > 1:
             # Flags go over CPU tensors: asking a GPU would make it wait.
             self._group = dist.new_group(backend="gloo")
+            self.to_ask = True
         former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -51,11 +54,13 @@ class StopRequest:
                 if handler is not None:
                     signal.signal(number, handler)
             self._group = None
+            self.to_ask = self.signal is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:  # asked twice: now
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+        self.to_ask = True
         self._logger.warning(
             "%s: finishing the iteration, then saving. Once more to stop at once.", self.signal.name
         )

@@ -95,7 +95,7 @@ class IterBasedRunner(BaseRunner):
         self._epoch = data_loader.epoch
         self.data_batch = next(data_loader)
         self.call_hook("before_train_iter")
-        self._step(self.data_batch, True, **kwargs)
+        self.run_iter(self.data_batch, True, **kwargs)
         self.call_hook("after_train_iter")
         del self.data_batch
         self._inner_iter += 1
@@ -109,7 +109,7 @@ class IterBasedRunner(BaseRunner):
         self.data_loader = data_loader
         self.data_batch = next(data_loader)
         self.call_hook("before_val_iter")
-        self._step(self.data_batch, False, **kwargs)
+        self.run_iter(self.data_batch, False, **kwargs)
         self.call_hook("after_val_iter")
         del self.data_batch
         self._inner_iter += 1
@@ -168,7 +168,8 @@ class IterBasedRunner(BaseRunner):
                         if mode == "train" and self.iter >= self._max_iters:
                             break
                         run_phase(loaders[self._flow], **kwargs)
-                        self._leave_if_asked()
+                        if self._stop.to_ask:
+                            self._leave_if_asked()
                     done = 0
                 first = 0
             self.call_hook("after_epoch")

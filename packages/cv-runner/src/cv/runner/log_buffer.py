@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -46,21 +46,22 @@ class LogBuffer:
         """
         if not isinstance(vars, (dict, Mapping)):  # a dict is told at once, asking Mapping takes longer
             raise TypeError(f"vars must be a dict, got {type(vars).__name__}")
+        histories, counts = self.val_history, self.n_history
         for name, value in vars.items():
-            self.append(name, value, count)
+            if name not in histories:
+                histories[name], counts[name] = [], []
+            histories[name].append(value)
+            counts[name].append(count)
+        if self.max_history is not None:
+            self._trim(vars)
 
-    def append(self, name: str, value: float, count: int = 1) -> None:
-        """Append one value, standing for ``count`` samples."""
-        values = self.val_history.get(name)
-        if values is None:
-            values = self.val_history[name] = []
-            self.n_history[name] = []
-        values.append(value)
-        self.n_history[name].append(count)
-        if self.max_history is not None and len(values) >= 2 * self.max_history:
-            # Trimmed by halves, so that an append stays cheap.
-            del values[: -self.max_history]
-            del self.n_history[name][: -self.max_history]
+    def _trim(self, names: Iterable[str]) -> None:
+        """Drop the oldest values: half of them at a time, so that an update stays cheap."""
+        assert self.max_history is not None
+        for name in names:
+            if len(self.val_history[name]) >= 2 * self.max_history:
+                del self.val_history[name][: -self.max_history]
+                del self.n_history[name][: -self.max_history]
 
     def average(self, n: int = 0) -> None:
         """Average the latest ``n`` values (0: all) of every name, weighted by their sample counts.

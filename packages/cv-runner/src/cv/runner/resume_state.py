@@ -127,7 +127,7 @@ class ResumeState(HookRegistration):
         """Which hooks of the current stage have been called, the one that is saving included."""
         if self._stage not in ("after_train_iter", "after_train_epoch"):
             return None
-        hooks = self._overriding(self._stage)
+        hooks = [hook for hook, _ in self._calls_at(self._stage)]
         called = hooks[: hooks.index(self._stage_hook) + 1] if self._stage_hook in hooks else hooks
         return {"name": self._stage, "called": [type(hook).__name__ for hook in called]}
 
@@ -275,8 +275,8 @@ class ResumeState(HookRegistration):
         if self._pending_stage != name:
             return False
         called = self._take_resumed("stage")["called"]
-        hooks = self._overriding(name)
-        if [type(hook).__name__ for hook in hooks[: len(called)]] != called:
+        calls = self._calls_at(name)
+        if [type(hook).__name__ for hook, _ in calls[: len(called)]] != called:
             self.logger.warning("The hooks of %s have changed: none of them is called once more.", name)
             return True
         within_iter = name == "after_train_iter"
@@ -284,7 +284,7 @@ class ResumeState(HookRegistration):
         now = self._settings()
         self._set_settings(self._resumed_settings)  # and log the learning rate of that moment
         try:
-            self._call(name, hooks[len(called) :])
+            self.call_hook(name, calls=calls[len(called) :])
         finally:
             self._iter += within_iter
             self._set_settings(now)

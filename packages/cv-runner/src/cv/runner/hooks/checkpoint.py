@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cv.runner.checkpoint import in_folder, names_in_folder, remove_checkpoint, remove_left_overs
 from cv.runner.checkpoint_writer import BackgroundWriter, ForegroundWriter
 from cv.runner.dist_utils import allreduce_params
-from cv.runner.hooks.hook import HOOKS, Hook
+from cv.runner.hooks.hook import HOOKS, Hook, acts_if
 
 if TYPE_CHECKING:
     from cv.runner.base_runner import BaseRunner
@@ -99,6 +99,7 @@ class CheckpointHook(Hook):
             runner.logger.info("Saving checkpoint at %d epochs", runner.epoch + 1)
             self._sync_and_save(runner, last=last)
 
+    @acts_if(lambda hook: not hook.by_epoch)
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Save after an n-th iteration, or the last."""
         if self.by_epoch:

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from cv.runner.checkpoint import in_folder, remove_checkpoint
-from cv.runner.hooks.hook import HOOKS, Hook
+from cv.runner.hooks.hook import HOOKS, Hook, acts_if
 from cv.runner.hooks.logger.base import LoggerHook
 from cv.utils import is_seq_of
 
@@ -157,6 +157,7 @@ class EvalHook(Hook):
             messages = runner.meta.setdefault("hook_msgs", {})
             self.best_ckpt_path = messages.get("best_ckpt")
 
+    @acts_if(lambda hook: not hook.by_epoch)
     def before_train_iter(self, runner: BaseRunner) -> None:
         """Evaluate before the first iteration, where ``start`` says so."""
         if not self.by_epoch and self.initial_flag:
@@ -173,6 +174,7 @@ class EvalHook(Hook):
                 self._do_evaluate(runner)
         self.initial_flag = False
 
+    @acts_if(lambda hook: not hook.by_epoch)
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Evaluate after an iteration, when it is time."""
         if self.by_epoch or not self._should_evaluate(runner):

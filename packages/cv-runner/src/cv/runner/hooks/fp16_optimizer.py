@@ -103,7 +103,8 @@ class Fp16OptimizerHook(OptimizerHook):
         """Unscale, clip, step unless gradients are not finite, update the scale, keep its state."""
         for optimizer in optimizers(runner):
             self.loss_scaler.unscale_(optimizer)
-        self.clip_and_log(runner)
+        if self.grad_clip is not None:
+            self.clip_and_log(runner)
         self._stepped = False
         for optimizer in optimizers(runner):
             self.loss_scaler.step(optimizer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from cv.utils import Registry
 
@@ -22,6 +23,24 @@ _FALLBACKS = {
     "after_train_iter": "after_iter",
     "after_val_iter": "after_iter",
 }
+
+Stage = TypeVar("Stage", bound=Callable[..., None])
+
+
+def acts_if(condition: Callable[[Any], bool]) -> Callable[[Stage], Stage]:
+    """Say of a hook's method when it does something, so that the loop need not call it where it would not.
+
+    It is asked before every epoch. A subclass that overrides the method is always called.
+
+    Args:
+        condition: called with the hook, tells from its settings.
+    """
+
+    def mark(method: Stage) -> Stage:
+        method.__dict__["acts_if"] = condition
+        return method
+
+    return mark
 
 
 class Hook:
@@ -125,12 +144,19 @@ class Hook:
 
     def overrides(self, stage: str) -> bool:
         """Whether the hook, or the general stage it falls back to, is more than the empty default."""
-        if stage in self.__dict__:  # a method replaced on the instance
-            return True
-        if getattr(type(self), stage, None) is not getattr(Hook, stage, None):
-            return True
-        general = _FALLBACKS.get(stage)
-        return general is not None and self.overrides(general)
+        return self._differs(stage) or self._differs(_FALLBACKS.get(stage, stage))
+
+    def _differs(self, name: str) -> bool:
+        replaced = name in self.__dict__  # on the instance
+        return replaced or getattr(type(self), name, None) is not getattr(Hook, name, None)
+
+    def method_at(self, stage: str) -> str | None:
+        """The name of the method that does this hook's work at a stage; None where there is nothing to do."""
+        if not self.overrides(stage):
+            return None
+        name = stage if self._differs(stage) else _FALLBACKS[stage]
+        condition = getattr(getattr(self, name), "acts_if", None)
+        return name if condition is None or condition(self) else None
 
     def get_iter(self, runner: BaseRunner, inner_iter: bool = False) -> int:
         """The number of the current iteration, counted from 1."""

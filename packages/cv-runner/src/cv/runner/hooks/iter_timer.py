@@ -28,11 +28,11 @@ class IterTimerHook(Hook):
     def before_iter(self, runner: BaseRunner) -> None:
         """The data is there."""
         if self._start is not None:
-            runner.log_buffer.append("data_time", time.perf_counter() - self._start)
+            runner.log_buffer.update({"data_time": time.perf_counter() - self._start})
 
     def after_iter(self, runner: BaseRunner) -> None:
         """The iteration is over."""
         if self._start is not None:
             now = time.perf_counter()
-            runner.log_buffer.append("time", now - self._start)
+            runner.log_buffer.update({"time": now - self._start})
             self._start = now

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cv.runner.hooks.hook import HOOKS, Hook
+from cv.runner.hooks.hook import HOOKS, Hook, acts_if
 
 if TYPE_CHECKING:
     from cv.runner.base_runner import BaseRunner
@@ -39,6 +39,7 @@ class EmptyCacheHook(Hook):
         if self._after_epoch:
             torch.cuda.empty_cache()
 
+    @acts_if(lambda hook: hook._after_iter)
     def after_iter(self, runner: BaseRunner) -> None:
         """Empty the cache, if asked to here."""
         if self._after_iter:

@@ -49,7 +49,8 @@ class OptimizerHook(Hook):
     def after_train_iter(self, runner: BaseRunner) -> None:
         """One step of the optimizer."""
         assert runner.outputs is not None
-        zero_grad(runner)
+        for optimizer in optimizers(runner):
+            optimizer.zero_grad()
         loss = runner.outputs["loss"]
         if self.detect_anomalous_params:
             log_unused_parameters(runner, loss)
@@ -62,14 +63,13 @@ class OptimizerHook(Hook):
 
     def step(self, runner: BaseRunner) -> None:
         """Clip and step."""
-        self.clip_and_log(runner)
+        if self.grad_clip is not None:
+            self.clip_and_log(runner)
         for optimizer in optimizers(runner):
             optimizer.step()
 
     def clip_and_log(self, runner: BaseRunner) -> None:
-        """Clip, where configured, and put the norm into the log buffer."""
-        if self.grad_clip is None:
-            return
+        """Clip as configured, and put the norm into the log buffer."""
         norm = self.clip_grads(runner.model.parameters())
         if norm is not None:
             if is_sharded_tensor(norm):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 
 from cv.runner import schedules
-from cv.runner.hooks.hook import Hook
+from cv.runner.hooks.hook import Hook, acts_if
 
 if TYPE_CHECKING:
     from cv.runner.base_runner import BaseRunner
@@ -125,6 +125,7 @@ class ScheduleHook(Hook):
             self.keep_regular(regular)
             self.set_values(runner, regular)
 
+    @acts_if(lambda hook: not hook.by_epoch or hook.warmup is not None)
     def before_train_iter(self, runner: BaseRunner) -> None:
         """Set the value of the iteration, where it changes by iteration or while warming up."""
         if self.by_epoch and self.warmup is None:
@@ -132,12 +133,13 @@ class ScheduleHook(Hook):
         if self.warmup_iters is None:  # a runner without epochs
             assert self.warmup_epochs is not None
             self.warmup_iters = self.warmup_epochs * len(runner.data_loader)
-        warming = self.warmup is not None and runner.iter < self.warmup_iters
-        if self.by_epoch and runner.iter > self.warmup_iters:
+        done = runner.iter
+        if self.by_epoch and done > self.warmup_iters:
             return
+        warming = self.warmup is not None and done < self.warmup_iters
         regular = self.regular_values(runner)
         self.keep_regular(regular)
-        self.set_values(runner, self.warmup_values(regular, runner.iter) if warming else regular)
+        self.set_values(runner, self.warmup_values(regular, done) if warming else regular)
 
 
 class ToTarget(ScheduleHook):

@@ -129,13 +129,12 @@ class LoggerHook(Hook):
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Average and log, when it is time or something else is waiting."""
-        if (
-            (self.by_epoch and self.every_n_inner_iters(runner, self.interval))
-            or (not self.by_epoch and self.every_n_iters(runner, self.interval))
-            or (not self.ignore_last and self.end_of_epoch(runner))
-        ):
+        done = (runner.inner_iter if self.by_epoch else runner.iter) + 1
+        due = self.interval > 0 and done % self.interval == 0
+        if due or (not self.ignore_last and self.end_of_epoch(runner)):
             runner.log_buffer.average(self.interval)
-        self._log_if_ready(runner)
+        if runner.log_buffer.ready:
+            self._log_if_ready(runner)
 
     def after_train_epoch(self, runner: BaseRunner) -> None:
         """Log what other hooks left after the epoch: evaluation results, for one."""

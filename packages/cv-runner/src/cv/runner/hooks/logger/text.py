@@ -67,8 +67,9 @@ class TextLoggerHook(LoggerHook):
             if runner.meta is not None:
                 self._dump_log(runner.meta, runner)
         if runner.rank == 0 and os.environ.get("CV_LIVE_LINE") != "0":
-            self._line = LiveLine(runner.logger, enabled=self.live)
-            runner.at_exit(self._line.close)
+            line = LiveLine(runner.logger, enabled=self.live)
+            runner.at_exit(line.close)
+            self._line = line if line.enabled else None
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Log when it is time; keep the live line going."""
