@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,8 @@ from .cache import Cache
 from .decoders import Decoder, VideoError, open_decoder
 from .decoders.base import Backend, Frame
 from .decoders.opencv import open_capture
+
+_LEFT_BEHIND: list[Any] = []  # by processes that this one was forked from
 
 
 class VideoReader:
@@ -30,6 +33,10 @@ class VideoReader:
 
     With PyAV installed (``pip install cv-video[av]``) frames are decoded through it: access out of order is
     several times as fast, and there are more codecs (AV1). Without, OpenCV decodes. The pixels are the same.
+
+    Several threads may share a reader; they take turns, so indexing is what gives each the frame it means.
+    A reader can be copied and pickled, and goes on in a forked process (the workers of a data loader): there
+    the file is opened anew, at the same position, with an empty cache and no current frame.
 
     A damaged video gives the frames before the damage, and those after it that can still be decoded.
 
@@ -66,15 +73,23 @@ class VideoReader:
                 raise FileNotFoundError(f"Video file not found: {self._filename}")
             # A name such as "concat:a|b" or "-x" must not be anything but a file's to ffmpeg.
             self._filename = os.fspath(path.absolute())
-        self._decoder: Decoder | None = open_decoder(self._filename, backend)
-        self._vcap: cv2.VideoCapture | None = None
-        self._cache = Cache(cache_capacity) if cache_capacity else None
+        self._backend = backend
+        self._cache_capacity = cache_capacity
         self._position = 0
+        self._begin(open_decoder(self._filename, backend))
+
+    def _begin(self, decoder: Decoder | None) -> None:
+        self._decoder = decoder
+        self._vcap: cv2.VideoCapture | None = None
+        self._cache = Cache(self._cache_capacity) if self._cache_capacity else None
         self._current: Any = None  # in the form of the decoder
+        self._lock = threading.RLock()
+        self._process = os.getpid()
 
     @property
     def vcap(self) -> cv2.VideoCapture:
         """An OpenCV capture of the file, of the caller's own use: reading from it moves nothing here."""
+        self._after_fork()
         if self._vcap is None:
             self._vcap = open_capture(self._filename)
         return self._vcap
@@ -107,7 +122,8 @@ class VideoReader:
     @property
     def frame_cnt(self) -> int:
         """True number of frames; the first use may have to count them."""
-        return self._open_decoder().count()
+        with self._locked():
+            return self._open_decoder().count()
 
     @property
     def fourcc(self) -> str:
@@ -122,7 +138,8 @@ class VideoReader:
 
     def read(self) -> Frame | None:
         """The next frame, or None at the end."""
-        return self._read(self._position)
+        with self._locked():
+            return self._read(self._position)
 
     def get_frame(self, frame_id: int) -> Frame | None:
         """Frame ``frame_id``; :meth:`read` goes on after it.
@@ -137,9 +154,11 @@ class VideoReader:
 
     def current_frame(self) -> Frame | None:
         """The frame that was read last, or None if none has been."""
-        if self._current is None:
-            return None
-        return self._open_decoder().to_frame(self._current, keep=True)
+        self._after_fork()
+        with self._lock:
+            if self._current is None:
+                return None
+            return self._open_decoder().to_frame(self._current, keep=True)
 
     def cvt2frames(
         self,
@@ -176,6 +195,11 @@ class VideoReader:
 
     def close(self) -> None:
         """Let go of the file and the cached frames. It may be called twice."""
+        self._after_fork()
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         if self._decoder is not None:
             self._decoder.close()
             self._decoder = None
@@ -231,7 +255,27 @@ class VideoReader:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._filename!r})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy, or another process, opens the file again with."""
+        kept = ("_filename", "_backend", "_cache_capacity", "_position")
+        return {**{name: getattr(self, name) for name in kept}, "opened": self.opened}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        opened = state.pop("opened")
+        self.__dict__.update(state)
+        self._begin(open_decoder(self._filename, self._backend) if opened else None)
+
+    def _after_fork(self) -> None:
+        """In a forked process, open the file anew: the decoder's threads stayed behind."""
+        if self._process == os.getpid():
+            return
+        # Letting go of what the other process opened could wait for those threads: it is kept.
+        _LEFT_BEHIND.append((self._decoder, self._vcap, self._cache, self._current, self._lock))
+        self.__setstate__(self.__getstate__())
+
     def _open_decoder(self) -> Decoder:
+        self._after_fork()
         if self._decoder is None:
             raise VideoError(f"{self._filename} has been closed")
         return self._decoder
@@ -244,6 +288,10 @@ class VideoReader:
 
     def _read(self, number: int) -> Frame | None:
         """Frame ``number``, which becomes the current one, or None past the end."""
+        with self._locked():
+            return self._read_alone(number)
+
+    def _read_alone(self, number: int) -> Frame | None:
         decoder = self._open_decoder()
         picture = self._cache.get(number) if self._cache is not None else None
         if picture is None:
@@ -256,3 +304,8 @@ class VideoReader:
         self._position = number + 1
         # The caller may draw on the frame: what is kept must be something else.
         return decoder.to_frame(picture, keep=True)
+
+    def _locked(self) -> threading.RLock:
+        """The lock under which one thread at a time moves the decoder."""
+        self._after_fork()
+        return self._lock
