@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from cv.ops import _load, _registration, has_cuda
+from cv.ops import _load, _registration, has_cuda, roi_align
 from cv_testing.ops import assert_matches_oracle
 
 
@@ -56,13 +59,11 @@ class TestRegistration:
         with torch.library._scoped_library("cv_test", "FRAGMENT") as library:
             library.define("scale(Tensor x, float factor) -> Tensor")
             library.impl("scale", lambda x, factor: x * factor, "CPU")
-            kernel = _registration._autograd_kernel(
-                torch.ops.cv_test.scale.default,
-                "scale",
-                _registration._save_nothing,
-                lambda ctx, g: gradients(g),
+            op = torch.ops.cv_test.scale.default
+            formula = _registration._autograd_formula(
+                op, "scale", _registration._save_nothing, lambda ctx, g: gradients(g)
             )
-            library.impl("scale", kernel, "Autograd", with_keyset=True)
+            library.impl("scale", _registration._autograd_kernel(op, formula), "Autograd", with_keyset=True)
             out = torch.ops.cv_test.scale(torch.ones(2, requires_grad=True), 3.0)
             with pytest.raises(TypeError, match="backward of scale must return a tuple of 2.*" + got):
                 out.sum().backward()
@@ -74,6 +75,58 @@ class TestRegistration:
             overload = getattr(torch.ops.cv, name.removeprefix("cv::")).default
             assert not any(a.has_default_value() or a.kwarg_only for a in overload._schema.arguments), name
             assert torch._library.simple_registry.singleton.find(name).fake_impl.kernel is not None, name
+
+    def test_bad_arguments_are_named_where_no_kernel_runs(self) -> None:
+        pixels, rois = torch.zeros(1, 2, 8, 8), torch.zeros(3, 4)
+        with pytest.raises(ValueError, match=r"rois must have shape \(K, 5\), got \(3, 4\)"):
+            roi_align(pixels.to("meta"), rois.to("meta"), 2)
+        with FakeTensorMode() as mode, pytest.raises(ValueError, match=r"rois must have shape"):
+            roi_align(mode.from_tensor(pixels), mode.from_tensor(rois), 2)
+
+    def test_an_error_that_is_not_the_arguments_fault_stays(self) -> None:
+        with pytest.raises(RuntimeError, match="but input has 1 images"):
+            roi_align(torch.zeros(1, 2, 8, 8), torch.full((1, 5), 7.0), 2)
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+    def test_a_trace_shows_the_operator(self) -> None:
+        rois = torch.tensor([[0.0, 1, 1, 5, 5]])
+        for needs_grad in (False, True):
+            pixels = torch.rand(1, 2, 8, 8, requires_grad=needs_grad)
+            traced = torch.jit.trace(lambda x: roi_align(x, rois, 2), (pixels,), check_trace=False)
+            assert "cv::roi_align" in str(traced.graph)
+
+    def test_a_dispatch_mode_sees_the_operator(self) -> None:
+        class Seen(TorchDispatchMode):
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                names.append(str(func))
+                return func(*args, **(kwargs or {}))
+
+        rois = torch.tensor([[0.0, 1, 1, 5, 5]])
+        for needs_grad, inference in ((False, False), (True, False), (False, True)):
+            names: list[str] = []
+            with Seen(), torch.inference_mode(inference):
+                roi_align(torch.rand(1, 2, 8, 8, requires_grad=needs_grad), rois, 2)
+            assert "cv.roi_align.default" in names
+
+    def test_every_way_to_call_gives_the_same_gradients(self) -> None:
+        rois = torch.tensor([[0.0, 1, 1, 5, 5]])
+        pixels = torch.nn.Parameter(torch.rand(1, 2, 8, 8))
+
+        class Marked(torch.Tensor):
+            pass
+
+        below = torch.ops.cv.roi_align.default
+        calls = [
+            lambda: below(pixels, rois, 1.0, 2, 2, 0, True),
+            lambda: roi_align(pixels, rois, 2),
+            lambda: roi_align(pixels.as_subclass(Marked), rois, 2),
+            lambda: torch.utils.checkpoint.checkpoint(roi_align, pixels, rois, 2, use_reentrant=False),
+        ]
+        gradients = [torch.autograd.grad(call().square().sum(), pixels)[0] for call in calls]
+        for gradient in gradients[1:]:
+            assert torch.equal(gradient, gradients[0])
+        with torch.no_grad():
+            assert not roi_align(pixels, rois, 2).requires_grad
 
     @pytest.mark.skipif(has_cuda, reason="the CUDA half is loaded")
     def test_cuda_tensors_are_refused_with_the_reason(self) -> None:

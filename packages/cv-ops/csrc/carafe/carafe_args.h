@@ -1,6 +1,6 @@
 #pragma once
-// What both backends do first: checks for callers that do not come through cv.ops (its Python functions have
-// raised an error before), and the parameters from the arguments.
+// What both backends do first: checks (cv.ops says the same in better words once they have failed), and the
+// parameters from the arguments.
 
 #include "../common/torch_stable.h"
 #include "carafe.h"
@@ -8,6 +8,7 @@
 namespace cv::carafe {
 
 inline Params make_params(const Tensor& features, const Tensor& masks, int64_t kernel, int64_t groups, int64_t scale) {
+  STD_TORCH_CHECK(is_floating(features), "carafe: features must have a floating dtype");
   STD_TORCH_CHECK(features.dim() == 4 && masks.dim() == 4, "carafe: features and masks must have 4 dimensions");
   STD_TORCH_CHECK(kernel > 0 && kernel % 2 == 1 && kernel < 1024 && groups > 0 && scale > 0,
                   "carafe: kernel_size must be odd, group_size and scale_factor positive");

@@ -9,6 +9,7 @@
 #include "../common/dispatch.h"
 #include "../common/isa.h"
 #include "../common/memory_format.h"
+#include "../common/parallel.h"
 #include "../common/transpose.h"
 #include "../common/vec.h"
 #include "carafe_args.h"
@@ -107,7 +108,8 @@ CV_HD void masks_row(const Problem<T>& problem, int64_t image, int64_t i, Window
 template <typename T>
 void forward(const Problem<T>& problem, T* out) {
   const Params& p = problem.p;
-  parallel_for(0, p.batch * p.out_height(), 1, [&](int64_t begin, int64_t end) {
+  const int64_t per_pixel = p.channels * p.taps();
+  parallel_for(0, p.batch * p.out_height(), grain_for(p.out_width() * per_pixel), [&](int64_t begin, int64_t end) {
     Window<T> window(p.taps());
     vectorized([&] {
       for (int64_t row = begin; row < end; ++row)
@@ -119,7 +121,8 @@ void forward(const Problem<T>& problem, T* out) {
 template <typename T>
 void backward_features(const Problem<T>& problem, const T* grad, T* grad_features) {
   const Params& p = problem.p;
-  parallel_for(0, p.batch * p.height, 1, [&](int64_t begin, int64_t end) {
+  const int64_t per_pixel = p.channels * p.taps();
+  parallel_for(0, p.batch * p.height, grain_for(p.scale * p.out_width() * per_pixel), [&](int64_t begin, int64_t end) {
     Window<T> window(p.taps() * p.scale * p.scale);
     vectorized([&] {
       for (int64_t row = begin; row < end; ++row)
@@ -131,7 +134,8 @@ void backward_features(const Problem<T>& problem, const T* grad, T* grad_feature
 template <typename T>
 void backward_masks(const Problem<T>& problem, const T* zeros, const T* grad, T* grad_masks) {
   const Params& p = problem.p;
-  parallel_for(0, p.batch * p.out_height(), 1, [&](int64_t begin, int64_t end) {
+  const int64_t per_pixel = p.channels * p.taps();
+  parallel_for(0, p.batch * p.out_height(), grain_for(p.out_width() * per_pixel), [&](int64_t begin, int64_t end) {
     Window<T> window(p.taps() + 3);
     vectorized([&] {
       for (int64_t row = begin; row < end; ++row)

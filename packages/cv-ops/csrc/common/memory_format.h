@@ -7,10 +7,8 @@ namespace cv {
 
 using torch::headeronly::MemoryFormat;
 
-// True for a tensor that is stored (N, H, W, C) and is not contiguous as well (a tensor with one channel
-// or one pixel is both, and then counts as contiguous). cv.ops._memory_format has the same rule for fakes.
-inline bool is_channels_last(const Tensor& t) {
-  if (t.dim() != 4 || t.is_contiguous()) return false;
+// Whether the elements of a tensor of four dimensions lie in the order (N, H, W, C).
+inline bool has_channels_last_order(const Tensor& t) {
   int64_t expected = 1;
   for (const int64_t d : {1, 3, 2, 0}) {
     if (t.size(d) != 1 && t.stride(d) != expected) return false;
@@ -19,15 +17,23 @@ inline bool is_channels_last(const Tensor& t) {
   return true;
 }
 
+// True for a tensor that is stored (N, H, W, C) and is not contiguous as well (a tensor with one channel
+// or one pixel is both, and then counts as contiguous). cv.ops._memory_format has the same rule for fakes.
+inline bool is_channels_last(const Tensor& t) {
+  return t.dim() == 4 && !t.is_contiguous() && has_channels_last_order(t);
+}
+
+// Elements in the order (N, H, W, C); no copy of a map with one channel or one pixel.
 inline Tensor channels_last(const Tensor& t) {
-  return is_channels_last(t) ? t : torch::stable::contiguous(t, MemoryFormat::ChannelsLast);
+  return has_channels_last_order(t) ? t : torch::stable::contiguous(t, MemoryFormat::ChannelsLast);
 }
 
 // Uninitialised (n, c, h, w) beside `like`, in either layout.
 inline Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, ScalarType dtype,
                        bool channels_last) {
-  return torch::stable::empty({n, c, h, w}, dtype, std::nullopt, like.device(), std::nullopt,
-                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  if (!channels_last) return empty_beside(like, {n, c, h, w}, dtype);
+  const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};  // as torch has them if one is 0 too
+  return empty_strided_beside(like, 4, sizes, strides, dtype);
 }
 
 }  // namespace cv

@@ -7,6 +7,7 @@
 
 #include "dispatch.h"
 #include "memory_format.h"
+#include "parallel.h"
 #include "roi.h"
 #include "transpose.h"
 #include "vec.h"
@@ -27,6 +28,11 @@ struct Partition {
     return Partition{block, blocks, (threads + blocks - 1) / blocks};
   }
 };
+
+// The grain of a loop over regions, `channels` of each. How large a region is nobody knows yet: the map, perhaps.
+inline int64_t grain_of_regions(const Params& p, int64_t channels) {
+  return grain_for(4 * p.bins() * std::min(channels, p.channels) + p.plane());
+}
 
 // rois: (count, fields), the image's index first. One that is not finite is no error: its region is NaN.
 template <typename T>

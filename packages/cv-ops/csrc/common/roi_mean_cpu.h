@@ -85,7 +85,7 @@ template <typename T, typename Sampler>
 void mean_channels_last(const T* x, const Sampler& sampler, int64_t count, T* out, bool nhwc) {
   const Params& p = sampler.p;
   const int64_t block = std::min(p.channels, kChannelBlock), blocks = (p.channels + block - 1) / block;
-  parallel_for(0, count * blocks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count * blocks, grain_of_regions(p, block), [&](int64_t begin, int64_t end) {
     std::vector<int32_t> slots(p.plane(), -1);
     std::vector<T> transposed(nhwc ? 0 : p.bins() * block);
     std::vector<const T*> rows;
@@ -123,7 +123,7 @@ template <typename T, typename Sampler>
 void mean_planes(const T* x, const Sampler& sampler, int64_t count, T* out) {
   const Params& p = sampler.p;
   const int64_t block = 32, blocks = (p.channels + block - 1) / block;
-  parallel_for(0, count * blocks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count * blocks, grain_of_regions(p, block), [&](int64_t begin, int64_t end) {
     std::vector<int32_t> slots(p.plane(), -1);
     RegionTaps<T> r;
     int64_t region = -1;

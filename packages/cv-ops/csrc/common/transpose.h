@@ -7,6 +7,7 @@
 #include "isa.h"
 #include "macros.h"
 #include "memory_format.h"
+#include "parallel.h"
 
 namespace cv {
 
@@ -43,7 +44,8 @@ template <typename T>
 void transpose_batch(T* out, const T* in, int64_t count, int64_t rows, int64_t cols) {
   constexpr int64_t block = 256;  // columns per task
   const int64_t blocks = (cols + block - 1) / block;
-  torch::stable::parallel_for(0, count * blocks, 1, [&](int64_t begin, int64_t end) {
+  const int64_t grain = grain_for(rows * std::min(cols, block));
+  torch::stable::parallel_for(0, count * blocks, grain, [&](int64_t begin, int64_t end) {
     vectorized([&] {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t at = task / blocks * rows * cols, c = task % blocks * block;

@@ -8,6 +8,7 @@
 
 #include "../common/dispatch.h"
 #include "../common/isa.h"
+#include "../common/parallel.h"
 #include "corner_pool.h"
 #include "corner_pool_args.h"
 
@@ -84,7 +85,8 @@ void for_each_task(const Lines& lines, Across&& across, Together&& together) {
     return;
   }
   const int64_t pieces = (lines.inner + kAcross - 1) / kAcross;
-  torch::stable::parallel_for(0, lines.outer * pieces, 1, [&](int64_t b, int64_t e) {
+  const int64_t grain = grain_for(lines.length * std::min(kAcross, lines.inner));
+  torch::stable::parallel_for(0, lines.outer * pieces, grain, [&](int64_t b, int64_t e) {
     vectorized([&] {
       for (int64_t task = b; task < e; ++task) {
         const int64_t first = task % pieces * kAcross;

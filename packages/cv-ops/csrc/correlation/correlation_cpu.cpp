@@ -11,6 +11,7 @@
 
 #include "../common/dispatch.h"
 #include "../common/isa.h"
+#include "../common/parallel.h"
 #include "../common/vec.h"
 #include "correlation_args.h"
 
@@ -33,7 +34,7 @@ struct Rows {
     Rows r{p.channels, p.height, (p.width + lanes - 1) / lanes * lanes, margin, 0, {}};
     r.row = r.columns + 2 * margin;
     r.data.resize(p.batch * p.height * p.channels * r.row);
-    parallel_for(0, p.batch * p.height, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, p.batch * p.height, grain_for(p.channels * r.row), [&](int64_t begin, int64_t end) {
       for (int64_t line = begin; line < end; ++line) {
         const int64_t n = line / p.height, y = line % p.height;
         for (int64_t c = 0; c < p.channels; ++c) {
@@ -107,7 +108,8 @@ void forward(const Params& p, const T* first, const T* second, T* out) {
   const int64_t patch = p.patch(), out_h = p.out_size(p.height), out_w = p.out_size(p.width);
   const Shifts across(p, p.width);
   const auto a = Rows<A>::copy(first, p, 0), b = Rows<A>::copy(second, p, across.largest);
-  parallel_for(0, p.batch * out_h, 1, [&](int64_t begin, int64_t end) {
+  const int64_t products = patch * patch * p.kernel * p.kernel * p.channels * a.columns;
+  parallel_for(0, p.batch * out_h, grain_for(products), [&](int64_t begin, int64_t end) {
     std::vector<A> sums(patch * a.columns);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t n = task / out_h, h = task % out_h;

@@ -1,6 +1,6 @@
 #pragma once
-// What both backends do first: the geometry from the arguments, and checks for callers that do not come
-// through cv.ops (its Python functions have raised a ValueError before).
+// What both backends do first: the geometry from the arguments, and checks (cv.ops says the same in better words
+// once they have failed).
 
 #include <optional>
 
@@ -21,6 +21,8 @@ inline Geometry make_geometry(const Tensor& input, const Tensor& offset, const s
                   "deform_conv2d: input, offset, mask and weight must have 4 dimensions");
   STD_TORCH_CHECK(input.scalar_type() == weight.scalar_type(),
                   "deform_conv2d: input and weight must have the same dtype");
+  STD_TORCH_CHECK(is_floating(input) && is_floating(offset) && (!mask || is_floating(*mask)),
+                  "deform_conv2d: input, offset and mask must have a floating dtype");
   STD_TORCH_CHECK(stride_h > 0 && stride_w > 0 && dilation_h > 0 && dilation_w > 0 && pad_h >= 0 && pad_w >= 0 &&
                       groups > 0 && deform_groups > 0,
                   "deform_conv2d: stride, dilation, groups and deform_groups must be positive, padding not negative");
@@ -48,6 +50,15 @@ inline Geometry make_geometry(const Tensor& input, const Tensor& offset, const s
   STD_TORCH_CHECK(!mask || has_shape(*mask, deform_groups * g.taps()),
                   "deform_conv2d: mask must have shape (N, deform_groups * taps, out_h, out_w)");
   return g;
+}
+
+// Of the forward pass alone.
+inline void check_output(const Tensor& input, const std::optional<Tensor>& bias, const Geometry& g) {
+  STD_TORCH_CHECK(g.out_h > 0 && g.out_w > 0, "deform_conv2d: input is too small for one output pixel");
+  if (!bias) return;
+  STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == g.out_channels, "deform_conv2d: bias must have shape (C_out,)");
+  STD_TORCH_CHECK(bias->scalar_type() == input.scalar_type(), "deform_conv2d: input and bias must have the same dtype");
+  STD_TORCH_CHECK(on_same_device(*bias, input), "deform_conv2d: input and bias must be on one device");
 }
 
 inline void check_grad(const Tensor& grad, const Tensor& input, const Geometry& g) {

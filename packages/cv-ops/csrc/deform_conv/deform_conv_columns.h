@@ -113,9 +113,8 @@ class Driver {
     for_each_chunk([&](int64_t first, int64_t pixels, const ColumnLayout& layout) {
       backend_.sample(first, pixels, layout, columns_);
       for_each_product(first, pixels, nhwc, [&](int64_t group, int64_t at, int64_t count) {
-        const Tensor columns = columns_matrix(layout, group, at - first, count);
         matmul_out(out_matrix(out, nhwc, group, at, count), weight_matrix(group),
-                   torch::stable::transpose(columns, 0, 1));
+                   columns_transposed(layout, group, at - first, count));
       });
     });
   }
@@ -181,6 +180,9 @@ class Driver {
   // (pixels, taps * C / groups)
   Tensor columns_matrix(const ColumnLayout& layout, int64_t group, int64_t first, int64_t pixels) const {
     return matrix(columns_ + group * layout.group + first * layout.row, pixels, layout.row, layout.row, 1);
+  }
+  Tensor columns_transposed(const ColumnLayout& layout, int64_t group, int64_t first, int64_t pixels) const {
+    return matrix(columns_ + group * layout.group + first * layout.row, layout.row, pixels, 1, layout.row);
   }
   // (Cout / groups, taps * C / groups)
   Tensor weight_matrix(int64_t group) const {

@@ -24,6 +24,7 @@ namespace {
 
 using torch::stable::parallel_for;
 
+constexpr int64_t kSmallProduct = 4096;  // multiply-adds: fewer take less time than a call of the matrix product
 constexpr int64_t kChunkBytes = 4 << 20;  // of columns per thread: within the last-level cache, and few enough rounds
 
 // Inputs in the type of the arithmetic, layouts as the comments say.
@@ -276,16 +277,26 @@ struct CpuBackend {
 };
 
 template <typename T>
-Tensor zero_pixel(const Inputs& in, const Geometry& g) {
-  const Tensor zeros = empty_beside(in.input, {g.channels}, in.dtype);
-  std::fill_n(zeros.mutable_data_ptr<T>(), g.channels, T(0));
-  return zeros;
+CpuBackend<T> make_backend(const Inputs& in, const Geometry& g, const std::vector<T>& zeros) {
+  return {Problem<T>{g, in.input.const_data_ptr<T>(), in.offset.const_data_ptr<T>(),
+                     in.mask ? in.mask->const_data_ptr<T>() : nullptr, zeros.data()}};
 }
 
+// What Driver::forward does, where a matrix product would mostly be its call.
 template <typename T>
-CpuBackend<T> make_backend(const Inputs& in, const Geometry& g, const Tensor& zeros) {
-  return {Problem<T>{g, in.input.const_data_ptr<T>(), in.offset.const_data_ptr<T>(),
-                     in.mask ? in.mask->const_data_ptr<T>() : nullptr, zeros.const_data_ptr<T>()}};
+void small_forward(const CpuBackend<T>& backend, const Inputs& in, const Geometry& g, T* out, bool nhwc) {
+  const int64_t pixels = g.pixels(), plane = g.out_plane(), inner = g.group_columns(), rows = g.group_out_channels();
+  const ColumnLayout layout(g, pixels);
+  std::vector<T> columns(pixels * g.channels * g.taps());
+  backend.sample(0, pixels, layout, columns.data());
+  const T* weight = in.weight.const_data_ptr<T>();
+  for (int64_t p = 0; p < pixels; ++p)
+    for (int64_t c = 0; c < g.out_channels; ++c) {
+      const T *a = columns.data() + c / rows * layout.group + p * layout.row, *b = weight + c * inner;
+      T sum = T(0);
+      for (int64_t i = 0; i < inner; ++i) sum += a[i] * b[i];
+      out[nhwc ? p * g.out_channels + c : (p / plane * g.out_channels + c) * plane + p % plane] = sum;
+    }
 }
 
 Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::optional<Tensor>& mask,
@@ -294,6 +305,7 @@ Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::o
                          int64_t deform_groups) {
   const Geometry g = make_geometry(input, offset, mask, weight, stride_h, stride_w, pad_h, pad_w, dilation_h,
                                    dilation_w, groups, deform_groups);
+  check_output(input, bias, g);
   const ScalarType dtype = input.scalar_type(), acc = opmath_dtype(dtype);
   const bool last = is_channels_last(input), nhwc = last || is_depthwise(g);
   Tensor out = empty_4d(input, g.batch, g.out_channels, g.out_h, g.out_w, acc, nhwc);
@@ -304,17 +316,18 @@ Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::o
       std::fill_n(data, out.numel(), T(0));
     } else {
       const Inputs in(input, offset, mask, weight, acc);
-      const Tensor zeros = zero_pixel<T>(in, g);
+      const std::vector<T> zeros(g.channels);
       if (is_depthwise(g)) {
         const auto backend = make_backend<T>(in, as_one_group(g), zeros);
         DepthwiseDriver(backend, in, g).forward(data);
+      } else if (g.pixels() * g.out_channels * g.group_columns() <= kSmallProduct) {
+        small_forward(make_backend<T>(in, g, zeros), in, g, data, nhwc);
       } else {
         const auto backend = make_backend<T>(in, g, zeros);
         Driver(backend, in, g).forward(data, nhwc);
       }
     }
     if (bias && out.numel() > 0) {
-      STD_TORCH_CHECK(on_same_device(*bias, input), "deform_conv2d: input and bias must be on one device");
       const Tensor b = as_contiguous(to_dtype(*bias, acc));
       add_bias(data, b.const_data_ptr<T>(), g, nhwc);
     }
@@ -340,7 +353,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward_cpu(
     dispatch_float_double(acc, "deform_conv2d_backward", [&](auto t) {
       using T = typename decltype(t)::type;
       const Inputs in(input, offset, mask, weight, acc);
-      const Tensor zeros = zero_pixel<T>(in, g);
+      const std::vector<T> zeros(g.channels);
       if (is_depthwise(g)) {
         const auto backend = make_backend<T>(in, as_one_group(g), zeros);
         DepthwiseDriver(backend, in, g).backward(grad_out.const_data_ptr<T>(), grads.pointers<T>());

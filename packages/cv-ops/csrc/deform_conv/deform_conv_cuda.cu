@@ -268,6 +268,7 @@ Tensor deform_conv2d_cuda(const Tensor& input, const Tensor& offset, const std::
                           int64_t deform_groups) {
   const Geometry g = make_geometry(input, offset, mask, weight, stride_h, stride_w, pad_h, pad_w, dilation_h,
                                    dilation_w, groups, deform_groups);
+  check_output(input, bias, g);
   CudaScope scope(input);
   const ScalarType dtype = input.scalar_type();
   const bool nhwc = is_channels_last(input);
@@ -283,7 +284,6 @@ Tensor deform_conv2d_cuda(const Tensor& input, const Tensor& offset, const std::
       Driver(backend, in, g).forward(data, nhwc);
     }
     if (bias && out.numel() > 0) {
-      STD_TORCH_CHECK(on_same_device(*bias, input), "deform_conv2d: input and bias must be on one device");
       const Tensor b = as_contiguous(to_dtype(*bias, dtype));
       add_bias_kernel<<<blocks_for(out.numel()), kThreads, 0, scope.stream>>>(
           data, b.const_data_ptr<T>(), out.numel(), nhwc ? 1 : g.out_plane(), g.out_channels);

@@ -1,10 +1,10 @@
 #pragma once
-// What both backends do first: checks for callers that do not come through cv.ops (its Python functions have
-// raised a ValueError before), and the parameters from the arguments.
+// What both backends do first: checks (cv.ops says the same in better words once they have failed), and the
+// parameters from the arguments.
 
 #include <optional>
 
-#include "../common/torch_stable.h"
+#include "../common/roi_check.h"
 #include "deform_roi_pool.h"
 
 namespace cv::deform_roi_pool {
@@ -14,19 +14,21 @@ inline Params make_params(const Tensor& rois, const std::optional<Tensor>& offse
                           double gamma) {
   STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 5, "deform_roi_pool: rois must have shape (K, 5)");
   STD_TORCH_CHECK(pooled_h > 0 && pooled_w > 0, "deform_roi_pool: output_size must be positive");
+  constexpr double largest = std::numeric_limits<double>::max();
+  STD_TORCH_CHECK(gamma >= -largest && gamma <= largest, "deform_roi_pool: gamma must be finite");
   STD_TORCH_CHECK(h * w < (int64_t{1} << 31), "deform_roi_pool: a map must have fewer than 2^31 pixels");
   if (offset) {
     STD_TORCH_CHECK(offset->dim() == 4 && offset->size(0) == rois.size(0) && offset->size(1) == 2 &&
                         offset->size(2) == pooled_h && offset->size(3) == pooled_w,
                     "deform_roi_pool: offset must have shape (K, 2, pooled_h, pooled_w)");
+    STD_TORCH_CHECK(is_floating(*offset), "deform_roi_pool: offset must have a floating dtype");
     STD_TORCH_CHECK(on_same_device(rois, *offset), "deform_roi_pool: offset must be on the device of rois");
   }
   return Params{{n, c, h, w, pooled_h, pooled_w, sampling_ratio, spatial_scale, true}, gamma};
 }
 
-inline void check_map(const Tensor& x, const Tensor& rois) {
-  STD_TORCH_CHECK(x.dim() == 4, "deform_roi_pool: input must have shape (N, C, H, W)");
-  STD_TORCH_CHECK(on_same_device(x, rois), "deform_roi_pool: rois must be on the device of input");
+inline void check_map(const Tensor& x, const Tensor& rois, double spatial_scale, int64_t sampling_ratio) {
+  roi::check_map_and_rois("deform_roi_pool", x, rois, 5, spatial_scale, sampling_ratio);
 }
 
 inline void check_grad(const Tensor& grad, const Tensor& rois, const Params& p) {

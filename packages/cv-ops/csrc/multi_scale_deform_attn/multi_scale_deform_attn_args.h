@@ -1,6 +1,6 @@
 #pragma once
-// What both backends do first: checks for callers that do not come through cv.ops (its Python functions have
-// raised a ValueError before), and the parameters from the arguments.
+// What both backends do first: checks (cv.ops says the same in better words once they have failed), and the
+// parameters from the arguments.
 
 #include "../common/torch_stable.h"
 #include "multi_scale_deform_attn.h"
@@ -9,6 +9,8 @@ namespace cv::multi_scale_deform_attn {
 
 inline Params make_params(const Tensor& value, const Tensor& shapes, const Tensor& starts, const Tensor& locations,
                           const Tensor& weights) {
+  STD_TORCH_CHECK(is_floating(value) && is_floating(locations) && is_floating(weights),
+                  "multi_scale_deform_attn: value, sampling_locations and attention_weights must have a floating dtype");
   STD_TORCH_CHECK(value.dim() == 4, "multi_scale_deform_attn: value must have shape (N, keys, heads, channels)");
   STD_TORCH_CHECK(locations.dim() == 6 && locations.size(5) == 2,
                   "multi_scale_deform_attn: sampling_locations must have shape (N, queries, heads, levels, points, 2)");

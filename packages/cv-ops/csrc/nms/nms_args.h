@@ -13,7 +13,12 @@ struct Params {
   int64_t offset, max_num;
 };
 
-// A second line: cv.ops.nms has checked before, with better messages. This one serves C++ callers.
+// cv.ops.nms says the same in better words once these have failed.
+inline void check_options(double iou_threshold, int64_t offset) {
+  STD_TORCH_CHECK(iou_threshold >= 0, "nms: iou_threshold must not be negative");
+  STD_TORCH_CHECK(offset == 0 || offset == 1, "nms: offset must be 0 or 1");
+}
+
 inline void check(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "nms: boxes must be [N, 4]");
   STD_TORCH_CHECK(scores.dim() == 1 && scores.size(0) == boxes.size(0), "nms: scores must be [N]");

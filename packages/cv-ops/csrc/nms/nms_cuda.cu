@@ -38,6 +38,7 @@ __global__ void gather_kernel(const T* boxes, const T* scores, const int64_t* gr
 std::tuple<Tensor, Tensor> nms_cuda(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
                                     double iou_threshold, int64_t offset, double score_threshold, int64_t max_num) {
   check(boxes, scores, groups);
+  check_options(iou_threshold, offset);
   const CudaScope scope(boxes);
   const Tensor b = as_contiguous(boxes), sc = as_contiguous(scores);
   const std::optional<Tensor> g = groups ? std::optional<Tensor>(as_contiguous(*groups)) : std::nullopt;

@@ -16,7 +16,9 @@ CV_HD bool iou_exceeds(const RotatedBox<A>& kept, const RotatedBox<A>& later, A 
          rotated_overlap<false>(kept, later) > threshold;
 }
 
-inline void check(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups) {
+inline void check(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
+                  double iou_threshold) {
+  STD_TORCH_CHECK(iou_threshold >= 0, "nms_rotated: iou_threshold must not be negative");
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 5, "nms_rotated: dets must be [N, 5]");
   STD_TORCH_CHECK(scores.dim() == 1 && scores.size(0) == boxes.size(0), "nms_rotated: scores must be [N]");
   STD_TORCH_CHECK(scores.scalar_type() == boxes.scalar_type(), "nms_rotated: dets and scores must share a dtype");

@@ -72,7 +72,7 @@ class Suppressor {
 std::tuple<Tensor, Tensor> nms_rotated_cpu(const Tensor& dets, const Tensor& scores,
                                            const std::optional<Tensor>& groups, double iou_threshold,
                                            double score_threshold, int64_t max_num) {
-  check(dets, scores, groups);
+  check(dets, scores, groups, iou_threshold);
   const Tensor b = as_contiguous(dets), s = as_contiguous(scores);
   const std::optional<Tensor> g = groups ? std::optional<Tensor>(as_contiguous(*groups)) : std::nullopt;
   std::tuple<Tensor, Tensor> result;

@@ -35,7 +35,7 @@ __global__ void gather_kernel(const T* boxes, const T* scores, const int64_t* gr
 std::tuple<Tensor, Tensor> nms_rotated_cuda(const Tensor& dets, const Tensor& scores,
                                             const std::optional<Tensor>& groups, double iou_threshold,
                                             double score_threshold, int64_t max_num) {
-  check(dets, scores, groups);
+  check(dets, scores, groups, iou_threshold);
   const CudaScope scope(dets);
   const Tensor b = as_contiguous(dets), sc = as_contiguous(scores);
   const std::optional<Tensor> g = groups ? std::optional<Tensor>(as_contiguous(*groups)) : std::nullopt;

@@ -98,7 +98,7 @@ CV_HD void greatest_of_bin(const BinSamples<T>& bin, const T* image, int64_t cha
 template <typename T>
 void max_pool_channels_last(const T* x, const T* rois, int64_t count, const Params& p, T* out, int32_t* codes,
                             bool nhwc) {
-  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count, roi::grain_of_regions(p, p.channels), [&](int64_t begin, int64_t end) {
     BinSamples<T> bin;
     std::vector<T> best(p.bins() * p.channels);
     std::vector<int32_t> code(p.bins() * p.channels);

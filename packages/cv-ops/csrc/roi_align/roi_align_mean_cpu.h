@@ -114,7 +114,7 @@ CV_HD void pool_region(const RegionWeights<T>& r, const T* image, const Params& 
 template <typename T>
 void pool_channels_last(const T* x, const T* rois, int64_t count, const Params& p, T* out, bool nhwc) {
   const int64_t block = std::min(p.channels, kChannelBlock), blocks = (p.channels + block - 1) / block;
-  parallel_for(0, count * blocks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count * blocks, roi::grain_of_regions(p, block), [&](int64_t begin, int64_t end) {
     std::vector<int32_t> slots(p.width, -1);
     std::vector<T> columns, transposed(nhwc ? 0 : p.bins() * block);
     std::vector<const T*> rows;
@@ -154,7 +154,7 @@ void pool_channels_last(const T* x, const T* rois, int64_t count, const Params& 
 template <typename T>
 void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, T* out) {
   const int64_t block = 16, blocks = (p.channels + block - 1) / block;
-  parallel_for(0, count * blocks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count * blocks, roi::grain_of_regions(p, block), [&](int64_t begin, int64_t end) {
     std::vector<int32_t> slots(p.width, -1);
     RegionWeights<T> r;
     int64_t region = -1;

@@ -1,8 +1,8 @@
 #pragma once
-// What both backends do first: checks for callers that do not come through cv.ops (its Python functions have
-// raised a ValueError before), and the parameters from the arguments.
+// What both backends do first: checks (cv.ops says the same in better words once they have failed), and the
+// parameters from the arguments.
 
-#include "../common/torch_stable.h"
+#include "../common/roi_check.h"
 #include "roi_align_rotated.h"
 
 namespace cv::roi_align_rotated {
@@ -17,8 +17,8 @@ inline Params make_params(const Tensor& beside, const Tensor& rois, int64_t n, i
   return Params{{n, c, h, w, pooled_h, pooled_w, sampling_ratio, spatial_scale, aligned}, clockwise};
 }
 
-inline void check_map(const Tensor& x) {
-  STD_TORCH_CHECK(x.dim() == 4, "roi_align_rotated: input must have shape (N, C, H, W)");
+inline void check_forward(const Tensor& x, const Tensor& rois, double spatial_scale, int64_t sampling_ratio) {
+  roi::check_map_and_rois("roi_align_rotated", x, rois, 6, spatial_scale, sampling_ratio);
 }
 
 inline void check_grad(const Tensor& grad, const Tensor& rois, const Params& p) {

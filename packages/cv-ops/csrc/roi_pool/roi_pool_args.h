@@ -1,20 +1,18 @@
 #pragma once
-// What both backends do first: checks for callers that do not come through cv.ops (its Python functions have
-// raised a ValueError before), and the parameters from the arguments.
+// What both backends do first: checks (cv.ops says the same in better words once they have failed), and the
+// parameters from the arguments.
 
-#include "../common/torch_stable.h"
+#include "../common/roi_check.h"
 #include "roi_pool.h"
 
 namespace cv::roi_pool {
 
 inline Params make_params(const Tensor& x, const Tensor& rois, double spatial_scale, int64_t pooled_h,
                           int64_t pooled_w) {
-  STD_TORCH_CHECK(x.dim() == 4, "roi_pool: input must have shape (N, C, H, W)");
-  STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 5, "roi_pool: rois must have shape (K, 5)");
+  roi::check_map_and_rois("roi_pool", x, rois, 5, spatial_scale, 0);
   STD_TORCH_CHECK(pooled_h > 0 && pooled_w > 0 && pooled_h < (1 << 24) && pooled_w < (1 << 24),
                   "roi_pool: output_size must be positive and below 2^24");
   STD_TORCH_CHECK(x.size(2) * x.size(3) < (int64_t{1} << 31), "roi_pool: a map must have fewer than 2^31 pixels");
-  STD_TORCH_CHECK(on_same_device(x, rois), "roi_pool: rois must be on the device of input");
   return Params{x.size(0), x.size(1), x.size(2), x.size(3), pooled_h, pooled_w, 0, spatial_scale, false};
 }
 

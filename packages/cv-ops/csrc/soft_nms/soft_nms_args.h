@@ -8,8 +8,11 @@
 
 namespace cv::soft_nms {
 
-inline Method check(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, int64_t method) {
+inline Method check(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
+                    double iou_threshold, double sigma, int64_t method, int64_t offset) {
   nms::check(boxes, scores, groups);
+  nms::check_options(iou_threshold, offset);
+  STD_TORCH_CHECK(sigma > 0, "soft_nms: sigma must be positive");
   STD_TORCH_CHECK(method >= 0 && method <= 2, "soft_nms: method must be 0 (naive), 1 (linear) or 2 (gaussian)");
   return static_cast<Method>(method);
 }

@@ -159,7 +159,7 @@ std::vector<opmath_t<T>> final_scores(const T* boxes, const T* scores, const int
 std::tuple<Tensor, Tensor> soft_nms_cpu(const Tensor& boxes, const Tensor& scores,
                                         const std::optional<Tensor>& groups, double iou_threshold, double sigma,
                                         double min_score, int64_t method_index, int64_t offset) {
-  const Method method = check(boxes, scores, groups, method_index);
+  const Method method = check(boxes, scores, groups, iou_threshold, sigma, method_index, offset);
   const Tensor b = as_contiguous(boxes), s = as_contiguous(scores);
   const std::optional<Tensor> g = groups ? std::optional<Tensor>(as_contiguous(*groups)) : std::nullopt;
   Tensor dets, keep;

@@ -128,7 +128,7 @@ __global__ void output_kernel(const T* boxes, const A* final, const int64_t* ord
 std::tuple<Tensor, Tensor> soft_nms_cuda(const Tensor& boxes, const Tensor& scores,
                                          const std::optional<Tensor>& groups, double iou_threshold, double sigma,
                                          double min_score, int64_t method_index, int64_t offset) {
-  const Method method = check(boxes, scores, groups, method_index);
+  const Method method = check(boxes, scores, groups, iou_threshold, sigma, method_index, offset);
   const CudaScope scope(boxes);
   const Tensor b = as_contiguous(boxes), sc = as_contiguous(scores);
   const std::optional<Tensor> g = groups ? std::optional<Tensor>(as_contiguous(*groups)) : std::nullopt;

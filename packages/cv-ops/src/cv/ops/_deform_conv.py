@@ -25,7 +25,6 @@ IntPair = int | tuple[int, ...]
 
 
 def apply_deform_conv2d(
-    name: str,
     x: Tensor,
     offset: Tensor,
     mask: Tensor | None,
@@ -37,15 +36,14 @@ def apply_deform_conv2d(
     groups: int,
     deform_groups: int,
 ) -> Tensor:
-    """Checks the arguments on behalf of the public function ``name`` and calls the operator."""
-    stride, padding, dilation = (
-        pair("stride", stride, 1),
-        pair("padding", padding, 0),
-        pair("dilation", dilation, 1),
-    )
-    _check_tensors(name, x, offset, mask, weight, bias)
-    _check_shapes(x, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
-    out: Tensor = _forward(x, offset, mask, weight, bias, *stride, *padding, *dilation, groups, deform_groups)
+    """Calls the operator with numbers and pairs of numbers as pairs."""
+    stride_h, stride_w = pair("stride", stride, 1)
+    pad_h, pad_w = pair("padding", padding, 0)
+    dilation_h, dilation_w = pair("dilation", dilation, 1)
+    out: Tensor = _call(
+        x, offset, mask, weight, bias,
+        stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups, deform_groups,
+    )  # fmt: skip
     return out
 
 
@@ -54,6 +52,8 @@ def apply_deform_conv2d(
 
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:
     """One number, or two, as two; each at least ``least``."""
+    if type(value) is int and value >= least:  # as most calls have it
+        return value, value
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{name} must be one number or two, got {value}")
@@ -160,6 +160,16 @@ def conv_repr(layer: Any) -> str:
 # --- checks ---------------------------------------------------------------------------------------
 
 
+def _check(
+    x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor | None, *numbers: int
+) -> None:
+    _check_tensors(
+        "deform_conv2d" if mask is None else "modulated_deform_conv2d", x, offset, mask, weight, bias
+    )
+    stride, padding, dilation = numbers[:2], numbers[2:4], numbers[4:6]
+    _check_shapes(x, offset, mask, weight, bias, stride, padding, dilation, *numbers[6:])
+
+
 def _check_tensors(
     name: str, x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor | None
 ) -> None:
@@ -187,9 +197,9 @@ def _check_shapes(
     mask: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
     groups: int,
     deform_groups: int,
 ) -> None:
@@ -299,5 +309,7 @@ def _fake_backward(
     )
 
 
-register(_forward, fake=_fake, setup_context=_setup, backward=_gradients, autocast="lower")
+_call = register(
+    _forward, check=_check, fake=_fake, setup_context=_setup, backward=_gradients, autocast="lower"
+)
 register(_backward, fake=_fake_backward)

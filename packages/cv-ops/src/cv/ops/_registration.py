@@ -1,13 +1,19 @@
 """Gives a compiled operator what PyTorch wants beside its kernels: fake, autograd, autocast.
 
-One call per operator, at import:
+One call per operator, at import, whose result is how the public function calls it:
 
     _op = operator("roi_align")
-    register(_op, fake=_fake, setup_context=_setup, backward=_backward, autocast="float32")
+    _call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_backward)
 
-Autograd is registered by hand instead of by `torch.library.register_autograd`, with the same semantics:
-filling in schema defaults and passing keyword arguments cost about 30 µs of each call in grad mode, and
-our schemas have neither (`register` refuses one that has).
+Much of this file is about what a call costs on tiny tensors; `benchmarks/bench_overhead.py` measures it.
+
+- Arguments are checked in C++ before anything else happens. Only when the operator has refused does `check`
+  run, to raise the error that names parameter, rule and value. So C++ must refuse whatever `check` does.
+- Autograd is registered by hand instead of by `torch.library.register_autograd`, with the same semantics:
+  filling in schema defaults and passing keyword arguments take longer than all the rest, and our schemas
+  have neither (`register` refuses one that has).
+- In eager mode the public function enters autograd at once, and not through the dispatcher, which would turn
+  every argument into a C++ value, back into a Python object for our autograd kernel and into a value again.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from ._load import cuda_error, has_cuda
 # setup_context(ctx, inputs, output); torch.library passes the last two by these names.
 SetupContext = Callable[..., None]
 Backward = Callable[..., Any]
+Check = Callable[..., None]
 
 _library: Any = torch.library.Library("cv", "IMPL")  # type: ignore[no-untyped-call]
 
@@ -31,15 +38,19 @@ def register(
     op: torch._ops.OpOverload,
     *,
     fake: Callable[..., Any],
+    check: Check | None = None,
     setup_context: SetupContext | None = None,
     backward: Backward | None = None,
     differentiable: bool = True,
     autocast: Literal["float32", "lower"] | None = None,
-) -> None:
+) -> Callable[..., Any]:
     """Registers everything that belongs to one operator.
 
     Args:
         op: The overload, from :func:`cv.ops._load.operator`.
+        check: Called with the operator's arguments once it has refused them, and where there is no kernel to
+            do that (fake tensors): raises the TypeError or ValueError for the user. Whatever it raises for,
+            the kernels must refuse too.
         fake: Output shapes and dtypes from inputs without data; called with the operator's arguments.
         setup_context: ``setup_context(ctx, inputs, output)``: saves what the backward needs.
         backward: ``backward(ctx, *grads)``: one gradient (or None) per argument, as a tuple.
@@ -49,6 +60,9 @@ def register(
         differentiable: False for an operator whose outputs are integers: no autograd kernel, no cost.
         autocast: Under ``torch.autocast``: ``"float32"`` computes in float32; ``"lower"`` in the
             autocast dtype, as convolutions do; None leaves inputs as they are. Float64 is never cast.
+
+    Returns:
+        What calls the operator with the least overhead, and raises the errors of ``check``.
     """
     schema = op._schema
     if any(a.has_default_value() or a.kwarg_only for a in schema.arguments):
@@ -56,9 +70,12 @@ def register(
             f"{op}: the schema must have neither defaults nor keyword-only arguments, got {schema}"
         )
     name = schema.name.removeprefix("cv::")
-    torch.library.register_fake(op, fake, lib=_library)
+    torch.library.register_fake(op, fake if check is None else _checked(fake, check), lib=_library)
+    call: Callable[..., Any] = op
     if differentiable:
-        _register_autograd(op, name, setup_context or _save_nothing, backward or _not_differentiable(name))
+        call = _register_autograd(
+            op, name, setup_context or _save_nothing, backward or _not_differentiable(name)
+        )
     if autocast is not None:
         for device in ("cuda", "cpu"):
             _library.impl(
@@ -66,33 +83,96 @@ def register(
             )
     if not has_cuda:
         _library.impl(name, _refuse_cuda(name), "CUDA")
+    return _caller(op, call, check)
 
 
-def _register_autograd(op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward) -> None:
+# --- the call --------------------------------------------------------------------------------------
+
+
+def _caller(op: torch._ops.OpOverload, call: Callable[..., Any], check: Check | None) -> Callable[..., Any]:
+    is_compiling, in_inference = torch.compiler.is_compiling, torch.is_inference_mode_enabled
+    without_autograd = getattr(op, "_op", op)  # what calling op does, less a Python call
+
+    def checked_call(*args: Any) -> Any:
+        if is_compiling():  # what is traced is the operator
+            if check is not None:
+                check(*args)
+            return op(*args)
+        try:
+            return without_autograd(*args) if in_inference() else call(*args)
+        except RuntimeError:
+            if check is not None:
+                check(*args)
+            raise
+
+    return checked_call
+
+
+def _checked(fake: Callable[..., Any], check: Check) -> Callable[..., Any]:
+    def checked_fake(*args: Any) -> Any:
+        check(*args)
+        return fake(*args)
+
+    return checked_fake
+
+
+def _eager_autograd(op: torch._ops.OpOverload, formula: Any) -> Callable[..., Any]:
+    """A call of the operator outside of inference mode that needs no dispatch to autograd."""
+    is_grad_enabled, any_requires_grad = _C.is_grad_enabled, _C._any_requires_grad
+    below_autograd = _C._AutoDispatchBelowAutograd
+    in_transform, in_trace, in_autocast = (
+        _C._are_functorch_transforms_active,
+        _C._get_tracing_state,
+        _C._is_any_autocast_enabled,
+    )
+    apply = _apply_of(formula)
+    call_below = op._op
+
+    def call(*args: Any) -> Any:
+        # Function transforms, torch.jit.trace and autocast work above autograd and want to see the operator.
+        if in_transform() or in_trace() is not None or in_autocast():
+            return op(*args)
+        if is_grad_enabled() and any_requires_grad(*args):
+            return apply(*args, None)
+        with below_autograd():
+            return call_below(*args)
+
+    return call
+
+
+# --- the kernels -----------------------------------------------------------------------------------
+
+
+def _register_autograd(
+    op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward
+) -> Callable[..., Any]:
+    """Registers the formula, and returns what calls the operator in grad mode."""
     try:
-        kernel = _autograd_kernel(op, name, setup, backward)
+        formula = _autograd_formula(op, name, setup, backward)
+        kernel, call = _autograd_kernel(op, formula), _eager_autograd(op, formula)
     except AttributeError:
         # A future torch that renamed what torch.library itself uses inside: slower, and the same result.
         torch.library.register_autograd(op, backward, setup_context=setup, lib=_library)
-    else:
-        _library.impl(name, kernel, "Autograd", with_keyset=True)
+        return op
+    _library.impl(name, kernel, "Autograd", with_keyset=True)
+    return call
 
 
-def _autograd_kernel(
-    op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward
-) -> Callable[..., Any]:
+def _autograd_formula(op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward) -> Any:
     below_autograd = _C._AutoDispatchBelowAutograd
-    after_autograd = _C._after_autograd_keyset
-    is_grad_enabled, any_requires_grad = _C.is_grad_enabled, _C._any_requires_grad
-    redispatch = op.redispatch
+    call, redispatch = op._op, op._handle.redispatch_boxed  # what op and op.redispatch call
     argument_count = len(op._schema.arguments)
 
-    # The keyset comes last, so that ctx.needs_input_grad[i] belongs to argument i.
+    # The keyset comes last, so that ctx.needs_input_grad[i] belongs to argument i; None if the call did not
+    # come through the dispatcher. Grad mode is off in here.
     def forward(ctx: Any, *args_and_keyset: Any) -> Any:
-        *args, keyset = args_and_keyset
-        with below_autograd():
-            output = redispatch(keyset & after_autograd, *args)
-            setup(ctx, inputs=tuple(args), output=output)
+        inputs, keyset = args_and_keyset[:-1], args_and_keyset[-1]
+        if keyset is None:
+            with below_autograd():
+                output = call(*inputs)
+        else:
+            output = redispatch(keyset, *inputs)
+        setup(ctx, inputs, output)
         return output
 
     def backward_then_keyset(ctx: Any, *grads: Any) -> tuple[Any, ...]:
@@ -106,18 +186,30 @@ def _autograd_kernel(
             )
         return (*result, None)
 
-    formula = type(
+    return type(
         f"Backward_cv_{name}",
         (torch.autograd.Function,),
         {"forward": staticmethod(forward), "backward": staticmethod(backward_then_keyset)},
     )
-    apply = formula.apply  # type: ignore[attr-defined]
+
+
+def _apply_of(formula: Any) -> Callable[..., Any]:
+    # Function.apply is this and preparations for functorch, which take 3 to 4 µs.
+    apply: Callable[..., Any] = super(torch.autograd.Function, formula).apply
+    return apply
+
+
+def _autograd_kernel(op: torch._ops.OpOverload, formula: Any) -> Callable[..., Any]:
+    after_autograd = _C._after_autograd_keyset
+    is_grad_enabled, any_requires_grad = _C.is_grad_enabled, _C._any_requires_grad
+    in_transform, apply = _C._are_functorch_transforms_active, _apply_of(formula)
+    redispatch = op._handle.redispatch_boxed
 
     def kernel(keyset: Any, *args: Any) -> Any:
+        below = keyset & after_autograd
         if is_grad_enabled() and any_requires_grad(*args):
-            return apply(*args, keyset)
-        with below_autograd():
-            return redispatch(keyset & after_autograd, *args)
+            return (formula.apply if in_transform() else apply)(*args, below)
+        return redispatch(below, *args)
 
     return kernel
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._memory_format import like_input
 
-MAX_SAMPLES = 4096  # along each axis of a bin
+MAX_SAMPLES = 4096  # along each axis of a bin; csrc/common/roi_check.h refuses the same
 
 
 def check_map_and_rois(x: Tensor, rois: Tensor, fields: int, spatial_scale: float) -> None:
@@ -39,6 +39,8 @@ def check_floating(**tensors: Any) -> None:
 
 def bins_of(output_size: Any, name: str = "output_size") -> tuple[int, int]:
     """(height, width) of an argument that is one number or a pair."""
+    if type(output_size) is int and output_size > 0:  # as most calls have it
+        return output_size, output_size
     if isinstance(output_size, (tuple, list)):
         if len(output_size) != 2:
             raise ValueError(f"{name} must be one number or (height, width), got {output_size}")

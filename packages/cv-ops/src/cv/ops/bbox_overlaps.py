@@ -64,7 +64,7 @@ def bbox_overlaps(
             "bboxes1 and bboxes2 must have the same length with aligned=True, "
             f"got {bboxes1.shape[0]} and {bboxes2.shape[0]}"
         )
-    overlaps: Tensor = _op(bboxes1, bboxes2, mode == "iof", aligned, offset)
+    overlaps: Tensor = _call(bboxes1, bboxes2, mode == "iof", aligned, offset)
     return overlaps
 
 
@@ -112,4 +112,4 @@ def _composed(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool,
     return inter / torch.where(inter > 0, base, torch.ones_like(base))
 
 
-register(_op, fake=_fake, setup_context=_setup_context, backward=_backward, autocast="float32")
+_call = register(_op, fake=_fake, setup_context=_setup_context, backward=_backward, autocast="float32")

@@ -61,7 +61,7 @@ def border_align(input: Tensor, boxes: Tensor, pool_size: int) -> Tensor:  # noq
         raise ValueError(f"boxes must be on the device of input ({input.device}), got {boxes.device}")
     _check_pool_size(pool_size)
     out: Tensor
-    out, _ = _op(input, boxes, pool_size)
+    out, _ = _call(input, boxes, pool_size)
     return out
 
 
@@ -130,5 +130,5 @@ def _fake_backward(grad: Tensor, boxes: Tensor, samples: Tensor, pool_size: int,
 
 
 # Under autocast the map stays as it is: samples are computed in float32 anyway.
-register(_op, fake=_fake, setup_context=_setup, backward=_gradients)
+_call = register(_op, fake=_fake, setup_context=_setup, backward=_gradients)
 register(_op_backward, fake=_fake_backward)

@@ -69,7 +69,7 @@ def box_iou_rotated(
         )
     if not clockwise:
         bboxes1, bboxes2 = turned_round(bboxes1), turned_round(bboxes2)
-    overlaps: Tensor = _op(bboxes1, bboxes2, mode == "iof", aligned)
+    overlaps: Tensor = _call(bboxes1, bboxes2, mode == "iof", aligned)
     return overlaps
 
 
@@ -91,4 +91,4 @@ def _fake(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool) -> 
     return bboxes1.new_empty(m) if aligned else bboxes1.new_empty(m, n)
 
 
-register(_op, fake=_fake, differentiable=False, autocast="float32")
+_call = register(_op, fake=_fake, differentiable=False, autocast="float32")

@@ -42,9 +42,7 @@ def carafe(features: Tensor, masks: Tensor, kernel_size: int, group_size: int, s
         TypeError: If an argument is not a tensor of a floating dtype, or dtypes differ.
         UsageError: (a ValueError and AssertionError) if shapes or numbers do not fit each other.
     """
-    _check_numbers(kernel_size, group_size, scale_factor)
-    _check_tensors(features, masks, kernel_size, group_size, scale_factor)
-    out: Tensor = _op(features, masks, kernel_size, group_size, scale_factor)
+    out: Tensor = _call(features, masks, kernel_size, group_size, scale_factor)
     return out
 
 
@@ -188,6 +186,11 @@ def _check_numbers(kernel_size: int, group_size: int, scale_factor: int) -> None
         raise UsageError(f"scale_factor must be at least 1, got {scale_factor}")
 
 
+def _check(features: Tensor, masks: Tensor, kernel: int, groups: int, scale: int) -> None:
+    _check_numbers(kernel, groups, scale)
+    _check_tensors(features, masks, kernel, groups, scale)
+
+
 def _check_tensors(features: Tensor, masks: Tensor, kernel: int, groups: int, scale: int) -> None:
     for name, t in (("features", features), ("masks", masks)):
         if not isinstance(t, Tensor):
@@ -252,5 +255,5 @@ def _fake_backward(
 
 
 # Under autocast everything stays as it is: sums are in float32 anyway.
-register(_op, fake=_fake, setup_context=_setup, backward=_gradients)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients)
 register(_op_backward, fake=_fake_backward)

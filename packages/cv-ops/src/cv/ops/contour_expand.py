@@ -76,7 +76,7 @@ def contour_expand(
         )
     if labels.dtype is torch.int64 and not torch.compiler.is_compiling() and (labels > _INT32_MAX).any():
         raise ValueError(f"internal_kernel_label must fit into int32, got {int(labels.max())}")
-    result: Tensor = _op(as_mask(masks), labels.to(torch.int32), min_kernel_area)
+    result: Tensor = _call(as_mask(masks), labels.to(torch.int32), min_kernel_area)
     return result.to(kernel_mask.device) if isinstance(kernel_mask, Tensor) else result.numpy()
 
 
@@ -99,4 +99,4 @@ def _fake(kernel_masks: Tensor, kernel_label: Tensor, min_kernel_area: int) -> T
     return torch.empty_like(kernel_label, memory_format=torch.contiguous_format)
 
 
-register(_op, fake=_fake, differentiable=False)
+_call = register(_op, fake=_fake, differentiable=False)

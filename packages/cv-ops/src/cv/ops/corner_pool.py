@@ -47,7 +47,7 @@ def corner_pool(input: Tensor, mode: CornerPoolMode) -> Tensor:  # noqa: A002 - 
         raise TypeError(f"input must be floating point, got {input.dtype}")
     if input.dim() != 4:
         raise ValueError(f"input must have shape (N, C, H, W), got {tuple(input.shape)}")
-    out: Tensor = _op(input, *_MODES[mode])
+    out: Tensor = _call(input, *_MODES[mode])
     return out
 
 
@@ -96,5 +96,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _op_backward(grad, *ctx.saved_tensors, *ctx.options), None, None
 
 
-register(_op, fake=_fake, setup_context=_setup_context, backward=_backward)
+_call = register(_op, fake=_fake, setup_context=_setup_context, backward=_backward)
 register(_op_backward, fake=_fake_backward)

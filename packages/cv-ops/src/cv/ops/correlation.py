@@ -73,7 +73,7 @@ def correlation(
             f"kernel_size must not be larger than the padded maps: it covers {window} pixels, the maps have "
             f"{tuple(input1.shape[2:])} and a padding of {padding}"
         )
-    out: Tensor = _op(input1, input2, *options)
+    out: Tensor = _call(input1, input2, *options)
     return out
 
 
@@ -177,5 +177,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 # Under autocast inputs stay as they are: sums are in float32 anyway.
-register(_op, fake=_fake, setup_context=_setup, backward=_backward)
+_call = register(_op, fake=_fake, setup_context=_setup, backward=_backward)
 register(_op_backward, fake=_fake_backward)

@@ -72,7 +72,7 @@ def deform_conv2d(
     if im2col_step < 1:
         raise ValueError(f"im2col_step must be positive, got {im2col_step}")
     return apply_deform_conv2d(
-        "deform_conv2d", input, offset, None, weight, None, stride, padding, dilation, groups, deform_groups
+        input, offset, None, weight, None, stride, padding, dilation, groups, deform_groups
     )
 
 

@@ -60,14 +60,10 @@ def deform_roi_pool(
         RuntimeError: If a box names an image that is not in the batch (on CUDA such a box gives NaN, since
             looking would make the host wait for the device).
     """
-    check_map_and_rois(input, rois, 5, spatial_scale)
     pooled_h, pooled_w = bins_of(output_size)
-    check_samples(sampling_ratio)
-    if not -math.inf < gamma < math.inf:  # torch.compile cannot trace isfinite of a symbolic number
-        raise ValueError(f"gamma must be finite, got {gamma}")
-    if offset is not None:
-        offset = _check_offset(offset, rois, pooled_h, pooled_w)
-    out: Tensor = _op(input, rois, offset, spatial_scale, pooled_h, pooled_w, sampling_ratio, gamma)
+    if isinstance(offset, Tensor) and offset.dim() == 1 and offset.numel() == 0:
+        offset = None  # users' way of saying it
+    out: Tensor = _call(input, rois, offset, spatial_scale, pooled_h, pooled_w, sampling_ratio, gamma)
     return out
 
 
@@ -247,10 +243,23 @@ def _zero_linear(in_features: int, out_features: int) -> nn.Linear:
     return layer
 
 
-def _check_offset(offset: Tensor, rois: Tensor, pooled_h: int, pooled_w: int) -> Tensor | None:
+def _check(
+    x: Tensor,
+    rois: Tensor,
+    offset: Tensor | None,
+    spatial_scale: float,
+    pooled_h: int,
+    pooled_w: int,
+    sampling_ratio: int,
+    gamma: float,
+) -> None:
+    check_map_and_rois(x, rois, 5, spatial_scale)
+    check_samples(sampling_ratio)
+    if not -math.inf < gamma < math.inf:  # torch.compile cannot trace isfinite of a symbolic number
+        raise ValueError(f"gamma must be finite, got {gamma}")
+    if offset is None:
+        return
     check_floating(offset=offset)
-    if offset.dim() == 1 and offset.numel() == 0:  # users' way of saying None
-        return None
     wanted = (rois.shape[0], 2, pooled_h, pooled_w)
     if tuple(offset.shape) != wanted:
         raise ValueError(
@@ -258,7 +267,6 @@ def _check_offset(offset: Tensor, rois: Tensor, pooled_h: int, pooled_w: int) ->
         )
     if offset.device != rois.device:
         raise ValueError(f"offset must be on the device of input ({rois.device}), got {offset.device}")
-    return offset
 
 
 # --- the operators ---------------------------------------------------------------------------------
@@ -300,6 +308,6 @@ def _fake_offset_backward(grad: Tensor, x: Tensor, rois: Tensor, offset: Tensor,
 
 
 # Under autocast the map stays as it is: sums are in float32 anyway, and boxes are never rounded.
-register(_op, fake=_fake, setup_context=_setup, backward=_gradients)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients)
 register(_op_backward, fake=_fake_backward)
 register(_op_offset_backward, fake=_fake_offset_backward)

@@ -57,7 +57,7 @@ def sigmoid_focal_loss(
         TypeError: ``target`` is not of integers, or ``input`` is not floating point.
     """
     arguments = _checked(input, target, gamma, alpha, weight, reduction)
-    loss: Tensor = _op(*arguments)
+    loss: Tensor = _call(*arguments)
     return loss
 
 
@@ -93,7 +93,7 @@ def softmax_focal_loss(
         TypeError: ``target`` is not of integers, or ``input`` is not floating point.
     """
     arguments = _checked(input, target, gamma, alpha, weight, reduction)
-    loss: Tensor = _softmax_op(*arguments)[0]
+    loss: Tensor = _call_softmax(*arguments)[0]
     return loss
 
 
@@ -230,9 +230,9 @@ def _softmax_backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | 
     return _softmax_op_backward(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
 
 
-register(_op, fake=_fake, setup_context=_setup_context, backward=_backward, autocast="float32")
+_call = register(_op, fake=_fake, setup_context=_setup_context, backward=_backward, autocast="float32")
 register(_op_backward, fake=_fake_backward)
-register(
+_call_softmax = register(
     _softmax_op,
     fake=_softmax_fake,
     setup_context=_softmax_setup_context,

@@ -64,7 +64,7 @@ def fused_bias_leakyrelu(
     if bias.device != input.device:
         raise ValueError(f"bias must be on {input.device} as input is, got {bias.device}")
     _check(negative_slope, scale)
-    out: Tensor = _op(input, bias.to(input.dtype), None, negative_slope, scale)
+    out: Tensor = _call(input, bias.to(input.dtype), None, negative_slope, scale)
     return out
 
 
@@ -135,5 +135,5 @@ def _backward_of_backward(ctx: Any, grad_input: Tensor, grad_bias: Tensor) -> tu
 
 
 # Under autocast inputs stay as they are: a pass over memory gains nothing from another dtype.
-register(_op, fake=_fake, setup_context=_setup, backward=_backward)
+_call = register(_op, fake=_fake, setup_context=_setup, backward=_backward)
 register(_op_backward, fake=_fake_backward, setup_context=_setup_backward, backward=_backward_of_backward)

@@ -67,7 +67,6 @@ def modulated_deform_conv2d(
     if mask is None:
         raise TypeError("mask of modulated_deform_conv2d must be a tensor, got None (v1 is deform_conv2d)")
     return apply_deform_conv2d(
-        "modulated_deform_conv2d",
         input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups,
     )  # fmt: skip
 

@@ -58,12 +58,12 @@ def multi_scale_deformable_attn(
         RuntimeError: If a level is not inside the keys (on CUDA such a level gives NaN, since looking would
             make the host wait for the device).
     """
-    _check(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
-    if spatial_shapes.dtype is not torch.int64:
+    # What is not a tensor is left to the operator, which refuses it.
+    if getattr(spatial_shapes, "dtype", None) is torch.int32:
         spatial_shapes = spatial_shapes.long()
-    if level_start_index.dtype is not torch.int64:
+    if getattr(level_start_index, "dtype", None) is torch.int32:
         level_start_index = level_start_index.long()
-    out: Tensor = _op(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    out: Tensor = _call(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     return out
 
 
@@ -378,5 +378,5 @@ def _fake_backward(
 
 
 # Under autocast everything stays as it is: sums are in float32 anyway, and locations are never rounded.
-register(_op, fake=_fake, setup_context=_setup, backward=_gradients)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients)
 register(_op_backward, fake=_fake_backward)

@@ -61,7 +61,7 @@ def nms_match(dets: Any, iou_threshold: float) -> list[Any]:
     if len(dets) == 0:
         return []
     _, keep = _nms(boxes, scores, None, iou_threshold, 0, 0.0, -1)
-    group = _op(boxes, keep, iou_threshold)
+    group = _call(boxes, keep, iou_threshold)
     scores = torch.where(scores.isnan(), -torch.inf, scores)  # as nms ranks them
     by_score = scores.sort(descending=True, stable=True).indices
     members = by_score[group[by_score].sort(stable=True).indices]
@@ -73,4 +73,4 @@ def _fake(boxes: Tensor, keep: Tensor, iou_threshold: float) -> Tensor:
     return keep.new_empty(boxes.shape[0])
 
 
-register(_op, fake=_fake, differentiable=False)
+_call = register(_op, fake=_fake, differentiable=False)

@@ -90,15 +90,20 @@ def grouped_nms_rotated(
     """What :func:`cv.ops.batched_nms` calls: int64 groups, and the options of :func:`cv.ops.nms`."""
     if boxes.dtype is not scores.dtype:
         boxes, scores = inputs.promoted(boxes, scores)
-    inputs.check(boxes, scores, 5, "dets")
-    inputs.check_threshold(iou_threshold)
+    if not clockwise:
+        inputs.check(boxes, scores, 5, "dets")
     turn = boxes if clockwise else _angle_negated(boxes)
-    dets, keep = _op(turn, scores, groups, iou_threshold, score_threshold, max_num)
+    dets, keep = _call(turn, scores, groups, iou_threshold, score_threshold, max_num)
     return dets if clockwise else _angle_negated(dets), keep
 
 
 def _angle_negated(boxes: Tensor) -> Tensor:
     return torch.cat([boxes[:, :4], -boxes[:, 4:5], boxes[:, 5:]], dim=1)
+
+
+def _check(dets: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: float, *rest: Any) -> None:
+    inputs.check(dets, scores, 5, "dets")
+    inputs.check_threshold(iou_threshold)
 
 
 def _fake(
@@ -113,4 +118,10 @@ def _fake(
     return dets.new_empty(k, 6), dets.new_empty(k, dtype=torch.int64)
 
 
-register(_op, fake=_fake, setup_context=inputs.save_kept, backward=inputs.gradient_of_kept)
+_call = register(
+    _op,
+    check=_check,
+    fake=_fake,
+    setup_context=inputs.save_kept,
+    backward=inputs.gradient_of_kept,
+)

@@ -81,7 +81,7 @@ def pixel_group(
             f"kernel_region_num must be greater than the largest label of kernel_label, {largest}, "
             f"got {kernel_region_num}"
         )
-    values, offsets = _op(
+    values, offsets = _call(
         maps["score"].float(),
         as_mask(maps["mask"]),
         vectors.float(),
@@ -107,4 +107,4 @@ def _fake(
     return score.new_empty(count), score.new_empty(kernel_region_num + 1, dtype=torch.int64)
 
 
-register(_op, fake=_fake, differentiable=False)
+_call = register(_op, fake=_fake, differentiable=False)

@@ -62,7 +62,7 @@ def psa_mask(
         raise ValueError(
             f"input must have mask_h * mask_w = {mask_h} * {mask_w} channels, got {tuple(input.shape)}"
         )
-    out: Tensor = _op(input, mask_h, mask_w, _TYPES[psa_type])
+    out: Tensor = _call(input, mask_h, mask_w, _TYPES[psa_type])
     return out
 
 
@@ -128,5 +128,5 @@ def _backward_of_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _op(grad, *ctx.options), None, None, None
 
 
-register(_op, fake=_fake, setup_context=_setup_context, backward=_backward)
+_call = register(_op, fake=_fake, setup_context=_setup_context, backward=_backward)
 register(_op_backward, fake=_fake_backward, setup_context=_setup_context, backward=_backward_of_backward)

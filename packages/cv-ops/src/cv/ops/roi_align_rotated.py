@@ -62,10 +62,8 @@ def roi_align_rotated(
         RuntimeError: If a box names an image that is not in the batch (on CUDA such a box gives NaN, since
             looking would make the host wait for the device).
     """
-    check_map_and_rois(input, rois, 6, spatial_scale)
     pooled_h, pooled_w = bins_of(output_size)
-    check_samples(sampling_ratio)
-    out: Tensor = _op(input, rois, spatial_scale, pooled_h, pooled_w, sampling_ratio, aligned, clockwise)
+    out: Tensor = _call(input, rois, spatial_scale, pooled_h, pooled_w, sampling_ratio, aligned, clockwise)
     return out
 
 
@@ -141,6 +139,19 @@ class RoIAlignRotated(nn.Module):
 # --- the operators ---------------------------------------------------------------------------------
 
 
+def _check(
+    x: Tensor,
+    rois: Tensor,
+    spatial_scale: float,
+    pooled_h: int,
+    pooled_w: int,
+    sampling_ratio: int,
+    *rest: bool,
+) -> None:
+    check_map_and_rois(x, rois, 6, spatial_scale)
+    check_samples(sampling_ratio)
+
+
 def _fake(x: Tensor, rois: Tensor, scale: float, pooled_h: int, pooled_w: int, *rest: Any) -> Tensor:
     return empty_bins(x, rois, pooled_h, pooled_w)
 
@@ -165,5 +176,5 @@ def _fake_backward(grad: Tensor, rois: Tensor, *numbers: Any) -> Tensor:
 
 
 # Under autocast the map stays as it is: sums are in float32 anyway, and boxes are never rounded.
-register(_op, fake=_fake, setup_context=_setup, backward=_gradients)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients)
 register(_op_backward, fake=_fake_backward)

@@ -53,10 +53,9 @@ def roi_pool(
         RuntimeError: If a box names an image that is not in the batch (on CUDA such a box gives NaN, since
             looking would make the host wait for the device).
     """
-    check_map_and_rois(input, rois, 5, spatial_scale)
     pooled_h, pooled_w = bins_of(output_size)
     out: Tensor
-    out, _ = _op(input, rois, spatial_scale, pooled_h, pooled_w)
+    out, _ = _call(input, rois, spatial_scale, pooled_h, pooled_w)
     return out
 
 
@@ -95,6 +94,10 @@ class RoIPool(nn.Module):
 # --- the operators ---------------------------------------------------------------------------------
 
 
+def _check(x: Tensor, rois: Tensor, spatial_scale: float, *bins: int) -> None:
+    check_map_and_rois(x, rois, 5, spatial_scale)
+
+
 def _fake(x: Tensor, rois: Tensor, scale: float, pooled_h: int, pooled_w: int) -> tuple[Tensor, Tensor]:
     out = empty_bins(x, rois, pooled_h, pooled_w)
     return out, torch.empty_like(out, dtype=torch.int32)
@@ -126,5 +129,5 @@ def _fake_backward(grad: Tensor, rois: Tensor, argmax: Tensor, *numbers: Any) ->
 
 
 # Under autocast the map stays as it is: nothing is computed with it.
-register(_op, fake=_fake, setup_context=_setup, backward=_gradients)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients)
 register(_op_backward, fake=_fake_backward)

@@ -105,16 +105,28 @@ def grouped_soft_nms(
     """What :func:`cv.ops.batched_nms` calls: int64 groups, and at most ``max_num`` boxes if positive."""
     if boxes.dtype is not scores.dtype:
         boxes, scores = inputs.promoted(boxes, scores)
+    if method not in _METHODS:
+        raise ValueError(f"method must be one of {sorted(_METHODS)}, got {method!r}")
+    code = _METHODS[method]
+    dets, keep = _call(boxes.detach(), scores.detach(), groups, iou_threshold, sigma, min_score, code, offset)
+    return (dets[:max_num], keep[:max_num]) if max_num > 0 else (dets, keep)
+
+
+def _check(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor | None,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> None:
     inputs.check(boxes, scores)
     inputs.check_threshold(iou_threshold)
     inputs.check_offset(offset)
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
-    if method not in _METHODS:
-        raise ValueError(f"method must be one of {sorted(_METHODS)}, got {method!r}")
-    code = _METHODS[method]
-    dets, keep = _op(boxes.detach(), scores.detach(), groups, iou_threshold, sigma, min_score, code, offset)
-    return (dets[:max_num], keep[:max_num]) if max_num > 0 else (dets, keep)
 
 
 def _fake(
@@ -131,4 +143,4 @@ def _fake(
     return boxes.new_empty(k, 5), boxes.new_empty(k, dtype=torch.int64)
 
 
-register(_op, fake=_fake, differentiable=False)
+_call = register(_op, check=_check, fake=_fake, differentiable=False)

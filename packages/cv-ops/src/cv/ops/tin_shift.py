@@ -51,7 +51,7 @@ def tin_shift(input: Tensor, shift: Tensor) -> Tensor:  # noqa: A002 - as elsewh
         raise TypeError(f"shift must hold integers, got {shift.dtype}")
     if shift.device != input.device:
         raise ValueError(f"shift must be on {input.device} as input is, got {shift.device}")
-    out: Tensor = _op(input, shift.to(torch.int64), False)
+    out: Tensor = _call(input, shift.to(torch.int64), False)
     return out
 
 
@@ -76,4 +76,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _op(grad, *ctx.saved_tensors, not ctx.back), None, None
 
 
-register(_op, fake=_fake, setup_context=_setup_context, backward=_backward)
+_call = register(_op, fake=_fake, setup_context=_setup_context, backward=_backward)

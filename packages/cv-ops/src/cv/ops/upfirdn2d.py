@@ -82,7 +82,7 @@ def upfirdn2d(
             f"kernel must not be larger than the upsampled and padded image, got {tuple(kernel.shape)} "
             f"and {(height, width)}"
         )
-    out: Tensor = _op(input, kernel, up_x, up_y, down_x, down_y, *pads, True)
+    out: Tensor = _call(input, kernel, up_x, up_y, down_x, down_y, *pads, True)
     return out
 
 
@@ -171,4 +171,4 @@ def _kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, *numbers: Any) -> 
 
 
 # Under autocast inputs stay as they are: the sums are in float32 anyway.
-register(_op, fake=_fake, setup_context=_setup, backward=_backward)
+_call = register(_op, fake=_fake, setup_context=_setup, backward=_backward)

@@ -41,7 +41,7 @@ def deprecated_api_warning(
 
         @functools.wraps(func)
         def call(*args: Any, **kwargs: Any) -> _R:
-            if any(old in kwargs for old in name_dict):  # a form that torch.compile can trace
+            if kwargs and any(old in kwargs for old in name_dict):  # a form that torch.compile can trace
                 kwargs = _rename(func, name, name_dict, args, kwargs)
             return func(*args, **kwargs)
 
