@@ -311,6 +311,7 @@ def test_cuda_runs_on_the_current_stream():
 
 BAD_ARGUMENTS = [
     ({"mask": None}, TypeError, "mask of modulated_deform_conv2d must be a tensor, got None"),
+    ({"offset": None}, TypeError, "offset of modulated_deform_conv2d must be a tensor, got NoneType"),
     ({"input": torch.zeros(2, 6, 6)}, ValueError, r"input must have shape \(N, C, H, W\), got \(2, 6, 6\)"),
     ({"input": [1.0]}, TypeError, "input of modulated_deform_conv2d must be a tensor, got list"),
     ({"input": torch.zeros(2, 6, 6, 7, dtype=torch.int32)}, TypeError, "floating dtype, got torch.int32"),

@@ -175,7 +175,7 @@ def _check_tensors(
 ) -> None:
     tensors = {"input": x, "offset": offset, "mask": mask, "weight": weight, "bias": bias}
     for argument, t in tensors.items():
-        if t is None:
+        if t is None and argument in ("mask", "bias"):
             continue
         if not isinstance(t, Tensor):
             raise TypeError(f"{argument} of {name} must be a tensor, got {type(t).__name__}")
