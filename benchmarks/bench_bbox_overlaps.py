@@ -1,9 +1,9 @@
-"""bbox_overlaps against torchvision's box_iou and the composed PyTorch form."""
+"""bbox_overlaps against torchvision's box_iou, mmcv and the composed PyTorch form."""
 
 from __future__ import annotations
 
 import torch
-from op_timing import OperatorReport, torchvision_ops
+from op_timing import OperatorReport, mmcv_ops, torchvision_ops
 
 from cv.ops import bbox_overlaps
 
@@ -17,7 +17,7 @@ def composed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def main() -> None:
     report = OperatorReport("bbox_overlaps", __doc__)
-    tv = torchvision_ops()
+    tv, mm = torchvision_ops(), mmcv_ops()
     sizes = [(100, 100), (2000, 2000), (16, 50_000)] + ([(20_000, 20_000)] if report.on_gpu else [])
     for dtype in (torch.float32, torch.float16) if report.on_gpu else (torch.float32,):
         for m, n in sizes:
@@ -30,10 +30,12 @@ def main() -> None:
             }
             if tv is not None:
                 calls["torchvision"] = lambda a=a, b=b: tv.box_iou(a, b)
+            if mm is not None:
+                calls["mmcv"] = lambda a=a, b=b: mm.bbox_overlaps(a, b)
             if m * n > 10**8:
                 del calls["composed"]  # its intermediate values do not fit beside each other
             report.compare(f"{m} x {n}, {dtype}", calls, bytes_moved=(m * n + 4 * (m + n)) * dtype.itemsize)
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

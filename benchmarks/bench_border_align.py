@@ -32,7 +32,7 @@ def main() -> None:
     for shape in ((2, 4 * 128, 50, 50), (1, 4 * 64, 25, 34)):
         for last in (False, True):
             compare_case(report, shape, last)
-    print(report.write())
+    report.write()
 
 
 def compare_case(report: OperatorReport, shape: tuple[int, int, int, int], last: bool) -> None:

@@ -1,9 +1,9 @@
-"""box_iou_rotated against corners, clipping and the shoelace formula composed of PyTorch operations."""
+"""box_iou_rotated against mmcv, and corners, clipping and the shoelace formula in PyTorch."""
 
 from __future__ import annotations
 
 import torch
-from op_timing import OperatorReport
+from op_timing import OperatorReport, mmcv_ops
 from torch import Tensor
 
 from cv.ops import box_iou_rotated
@@ -63,7 +63,7 @@ def composed(a: Tensor, b: Tensor) -> Tensor:
 
 
 def main() -> None:
-    report = OperatorReport("box_iou_rotated", __doc__)
+    report, mm = OperatorReport("box_iou_rotated", __doc__), mmcv_ops()
     cases = [(200, 200, 200, 100), (1000, 1000, 1000, 100), (1000, 1000, 100, 100)]
     for m, n, span, size in cases + ([(10_000, 10_000, 1000, 100)] if report.on_gpu else []):
         a = rotated_boxes(m, span, size, 0).to(report.device)
@@ -72,8 +72,10 @@ def main() -> None:
         if m * n <= 10**5:
             calls["composed"] = lambda a=a, b=b: composed(a, b)
             torch.testing.assert_close(calls["composed"](), calls["cv"](), atol=1e-3, rtol=0, equal_nan=True)
+        if mm is not None:
+            calls["mmcv"] = lambda a=a, b=b: mm.box_iou_rotated(a, b)
         report.compare(f"{m} x {n}, up to {size} in {span}", calls, bytes_moved=4 * (m * n + 5 * (m + n)))
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def main() -> None:
     x, masks = torch.rand(1, 1, 1, 1, device=report.device), torch.rand(1, 1, 1, 1, device=report.device)
     with torch.inference_mode():
         report.compare("call overhead: one pixel, inference mode", {"cv": lambda: carafe(x, masks, 1, 1, 1)})
-    print(report.write())
+    report.write()
 
 
 def compare_case(

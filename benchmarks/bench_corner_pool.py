@@ -1,9 +1,11 @@
-"""CornerPool against torch.cummax."""
+"""CornerPool against mmcv and torch.cummax."""
 
 from __future__ import annotations
 
+import functools
+
 import torch
-from op_timing import OperatorReport, forward_and_backward
+from op_timing import OperatorReport, forward_and_backward, mmcv_ops
 
 from cv.ops import corner_pool
 
@@ -16,7 +18,7 @@ def composed(x: torch.Tensor, mode: str) -> torch.Tensor:
 
 
 def main() -> None:
-    report = OperatorReport("corner_pool", __doc__)
+    report, mm = OperatorReport("corner_pool", __doc__), mmcv_ops()
     shape = (8, 256, 128, 128) if report.on_gpu else (2, 128, 128, 128)
     for mode in ("bottom", "left", "right", "top"):
         x = torch.randn(shape, device=report.device).requires_grad_()
@@ -24,11 +26,13 @@ def main() -> None:
             "cv": lambda x=x, m=mode: corner_pool(x, m),
             "composed": lambda x=x, m=mode: composed(x, m),
         }
+        if mm is not None:
+            calls["mmcv"] = functools.partial(mm.CornerPool(mode), x)
         with torch.no_grad():
             report.compare(f"{mode}, forward {shape}", calls, bytes_moved=2 * x.nbytes)
         both = {name: forward_and_backward(call, x) for name, call in calls.items()}
         report.compare(f"{mode}, forward and backward {shape}", both, bytes_moved=6 * x.nbytes)
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

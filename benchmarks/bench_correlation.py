@@ -43,7 +43,7 @@ def main() -> None:
             both = {name: forward_and_backward(call, first, second) for name, call in calls.items()}
             work = {name: 3 * value for name, value in work.items()}
             report.compare(f"forward and backward, {case}", both, seconds=0.7, **work)
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""deform_conv2d and modulated_deform_conv2d against torchvision and the composed form (one grid_sample)."""
+"""deform_conv2d and modulated_deform_conv2d against torchvision, mmcv and the composed form."""
 
 from __future__ import annotations
 
 import torch
-from op_timing import OperatorReport, forward_and_backward, torchvision_ops
+from op_timing import OperatorReport, forward_and_backward, mmcv_ops, torchvision_ops
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,7 +19,7 @@ SHAPES = [
 
 
 def composed(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, groups: int) -> Tensor:
-    """Stride 1, 3 x 3 kernel, padding 1, from PyTorch's own operators."""
+    """One grid_sample: stride 1, 3 x 3 kernel, padding 1, from PyTorch's own operators."""
     n, channels, height, width = x.shape
     steps = torch.arange(3, device=x.device, dtype=x.dtype) - 1
     rows = (
@@ -43,16 +43,18 @@ def composed(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, gro
 
 def main() -> None:
     report = OperatorReport("deform_conv", __doc__)
-    tv = torchvision_ops()
+    tv, mm = torchvision_ops(), mmcv_ops()
     dtypes = (torch.float32, torch.float16) if report.on_gpu else (torch.float32,)
     for shape in SHAPES:
         for dtype in dtypes:
-            compare_layer(report, tv, shape, dtype)
+            compare_layer(report, tv, mm, shape, dtype)
     compare_overhead(report, tv)
-    print(report.write())
+    report.write()
 
 
-def compare_layer(report: OperatorReport, tv: object, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def compare_layer(
+    report: OperatorReport, tv: object, mm: object, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
     n, channels, height, width, out_channels, groups = shape
     rng = torch.Generator().manual_seed(0)
 
@@ -78,6 +80,9 @@ def compare_layer(report: OperatorReport, tv: object, shape: tuple[int, ...], dt
     if tv is not None:
         calls["torchvision"] = lambda: tv.deform_conv2d(x, offset, weight, padding=1)
         masked["torchvision"] = lambda: tv.deform_conv2d(x, offset, weight, padding=1, mask=mask)
+    if mm is not None:
+        calls["mmcv"] = lambda: mm.deform_conv2d(x, offset, weight, 1, 1, 1, groups)
+        masked["mmcv"] = lambda: mm.modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1, 1, groups)
     what = f"{n} x {channels} x {height} x {width} to {out_channels}, groups {groups}, {dtype}"
     products = 2 * n * height * width * out_channels * channels // groups * 9
     out_bytes = n * out_channels * height * width * x.element_size()

@@ -41,7 +41,7 @@ def main() -> None:
     for boxes, shape in ((512, (2, 256, 100, 100)), (8, (2, 256, 100, 100))):
         for last in (False, True):
             compare_case(report, boxes, shape, last)
-    print(report.write())
+    report.write()
 
 
 def compare_case(report: OperatorReport, boxes: int, shape: tuple[int, ...], last: bool) -> None:

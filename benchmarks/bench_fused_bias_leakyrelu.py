@@ -1,9 +1,9 @@
-"""fused_bias_leakyrelu against the composed form: addition, leaky_relu, product."""
+"""fused_bias_leakyrelu against mmcv and the composed form: addition, leaky_relu, product."""
 
 from __future__ import annotations
 
 import torch
-from op_timing import OperatorReport, forward_and_backward
+from op_timing import OperatorReport, forward_and_backward, mmcv_ops
 from torch.nn import functional as F
 
 from cv.ops import fused_bias_leakyrelu
@@ -15,7 +15,7 @@ def composed(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
 
 
 def main() -> None:
-    report = OperatorReport("fused_bias_leakyrelu", __doc__)
+    report, mm = OperatorReport("fused_bias_leakyrelu", __doc__), mmcv_ops()
     shapes = [(4, 64, 128, 128), (4, 512, 8, 8), (512, 512)]
     if report.on_gpu:
         shapes = [(32, 128, 256, 256), (32, 512, 8, 8), (8192, 512)]
@@ -31,12 +31,14 @@ def main() -> None:
                     "cv": lambda x=x, b=bias: fused_bias_leakyrelu(x, b),
                     "composed": lambda x=x, b=bias: composed(x, b),
                 }
+                if mm is not None:
+                    calls["mmcv"] = lambda x=x, b=bias: mm.fused_bias_leakyrelu(x, b)
                 case = f"{' x '.join(map(str, shape))}, {layout}, {dtype}"
                 with torch.no_grad():
                     report.compare(f"forward, {case}", calls, bytes_moved=2 * x.nbytes, seconds=0.7)
                 both = {name: forward_and_backward(call, x, bias) for name, call in calls.items()}
                 report.compare(f"forward and backward, {case}", both, bytes_moved=5 * x.nbytes, seconds=0.7)
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

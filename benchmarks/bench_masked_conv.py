@@ -31,7 +31,7 @@ def main() -> None:
                 bytes_moved=x.nbytes,
                 operations=int(2 * share * 13400 * 256 * 9 * 36),
             )
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

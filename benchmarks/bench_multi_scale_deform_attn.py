@@ -57,7 +57,7 @@ def main() -> None:
     with torch.inference_mode():
         report.compare("call overhead: one query, inference mode", calls)
     report.compare("call overhead: one query, grad mode", calls)
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""PSAMask against an index_select over a table of where each element comes from."""
+"""PSAMask against mmcv and an index_select over a table of where each element comes from."""
 
 from __future__ import annotations
 
+import functools
+
 import torch
-from op_timing import OperatorReport, forward_and_backward
+from op_timing import OperatorReport, forward_and_backward, mmcv_ops
 
 from cv.ops import psa_mask
 
@@ -18,7 +20,7 @@ def source_table(psa_type: str, height: int, width: int, device: torch.device) -
 
 
 def main() -> None:
-    report = OperatorReport("psa_mask", __doc__)
+    report, mm = OperatorReport("psa_mask", __doc__), mmcv_ops()
     n, size = (8, 60) if report.on_gpu else (2, 60)
     for psa_type in ("collect", "distribute"):
         masks = torch.randn(n, (2 * size - 1) ** 2, size, size, device=report.device).requires_grad_()
@@ -28,6 +30,8 @@ def main() -> None:
             return masks.flatten(1).index_select(1, table).reshape(n, size * size, size, size)
 
         calls = {"cv": lambda x=masks, t=psa_type: psa_mask(x, t), "composed": composed}
+        if mm is not None:
+            calls["mmcv"] = functools.partial(mm.PSAMask(psa_type, (2 * size - 1,) * 2), masks)
         pairs = n * size**4 * masks.element_size()
         with torch.no_grad():
             report.compare(f"{psa_type}, forward {n} x {size} x {size}", calls, bytes_moved=2 * pairs)
@@ -37,7 +41,7 @@ def main() -> None:
             both,
             bytes_moved=3 * pairs + masks.nbytes,
         )
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""roi_align against torchvision and the composed form (grid_sample per image, then average pooling)."""
+"""roi_align against torchvision, mmcv and the composed form (grid_sample per image, then average pooling)."""
 
 from __future__ import annotations
 
 import torch
-from op_timing import OperatorReport, forward_and_backward, torchvision_ops
+from op_timing import OperatorReport, forward_and_backward, mmcv_ops, torchvision_ops
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,14 +46,14 @@ def boxes_in(n: int, height: int, width: int, images: int) -> Tensor:
 
 def main() -> None:
     report = OperatorReport("roi_align", __doc__)
-    tv = torchvision_ops()
+    tv, mm = torchvision_ops(), mmcv_ops()
     dtypes = (torch.float32, torch.float16) if report.on_gpu else (torch.float32,)
     for dtype in dtypes:
         for boxes in (512, 8):
             for last in (False, True):
-                compare_case(report, tv, boxes, (2, 256, 100, 100), dtype, last)
+                compare_case(report, tv, mm, boxes, (2, 256, 100, 100), dtype, last)
         # as a detector with one wide image has it; one layout, to be done in two minutes on a CPU
-        compare_case(report, tv, 1000, (1, 256, 100, 168), dtype, False, ratios=(0,))
+        compare_case(report, tv, None, 1000, (1, 256, 100, 168), dtype, False, ratios=(0,))
     x, rois = (
         torch.rand(1, 1, 4, 4, device=report.device),
         torch.tensor([[0, 0, 0, 2.0, 2.0]], device=report.device),
@@ -65,12 +65,13 @@ def main() -> None:
         report.compare("call overhead: one box, inference mode", calls)
     x.requires_grad_()
     report.compare("call overhead: one box, grad mode", calls)
-    print(report.write())
+    report.write()
 
 
 def compare_case(
     report: OperatorReport,
     tv: object,
+    mm: object,
     boxes: int,
     shape: tuple[int, ...],
     dtype: torch.dtype,
@@ -91,6 +92,8 @@ def compare_case(
             calls["composed"] = lambda r=ratio: composed(x, rois, r)
         if tv is not None:
             calls["torchvision"] = lambda r=ratio: tv.roi_align(x, rois, BINS, SCALE, r, True)
+        if mm is not None:
+            calls["mmcv"] = lambda r=ratio: mm.roi_align(x, rois, BINS, SCALE, r)
         with torch.no_grad():
             case = f"forward, {ratio or 'adaptive'} samples, {what}"
             report.compare(case, calls, bytes_moved=floor, seconds=0.5)

@@ -1,10 +1,10 @@
-"""roi_align_rotated against the composed form (grid_sample per image, then average pooling)."""
+"""roi_align_rotated against mmcv and the composed form (grid_sample per image, then average pooling)."""
 
 from __future__ import annotations
 
 import torch
 from bench_roi_align import BINS, SCALE, boxes_in
-from op_timing import OperatorReport, forward_and_backward
+from op_timing import OperatorReport, forward_and_backward, mmcv_ops
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,16 +45,16 @@ def rotated_boxes_in(n: int, height: int, width: int, images: int) -> Tensor:
 
 
 def main() -> None:
-    report = OperatorReport("roi_align_rotated", __doc__)
+    report, mm = OperatorReport("roi_align_rotated", __doc__), mmcv_ops()
     for boxes, shape in ((512, (2, 256, 100, 100)), (8, (2, 256, 100, 100))):
         for last in (False, True):
             for dtype in (torch.float32, torch.float16) if report.on_gpu else (torch.float32,):
-                compare_case(report, boxes, shape, dtype, last)
-    print(report.write())
+                compare_case(report, mm, boxes, shape, dtype, last)
+    report.write()
 
 
 def compare_case(
-    report: OperatorReport, boxes: int, shape: tuple[int, ...], dtype: torch.dtype, last: bool
+    report: OperatorReport, mm: object, boxes: int, shape: tuple[int, ...], dtype: torch.dtype, last: bool
 ) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(report.device, dtype)
     x = x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format).requires_grad_()
@@ -69,6 +69,8 @@ def compare_case(
             calls["composed"] = lambda: composed(x, rois.to(dtype))
             tolerance = 2e-4 if dtype == torch.float32 else 5e-2
             torch.testing.assert_close(calls["cv"](), calls["composed"](), rtol=tolerance, atol=tolerance)
+        if mm is not None:
+            calls["mmcv"] = lambda r=ratio: mm.roi_align_rotated(x, rois, BINS, SCALE, r)
         with torch.no_grad():
             report.compare(f"forward, {ratio or 'adaptive'} samples, {what}", calls, bytes_moved=floor)
         both = {name: forward_and_backward(call, x) for name, call in calls.items()}

@@ -31,7 +31,7 @@ def main() -> None:
         for last in (False, True):
             for dtype in (torch.float32, torch.float16) if report.on_gpu else (torch.float32,):
                 compare_case(report, tv, boxes, shape, dtype, last)
-    print(report.write())
+    report.write()
 
 
 def compare_case(

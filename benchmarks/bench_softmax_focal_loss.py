@@ -45,7 +45,7 @@ def main() -> None:
             report.compare(
                 f"forward and backward {n} x {classes}, {dtype}", both, bytes_moved=2 * read + logits.nbytes
             )
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

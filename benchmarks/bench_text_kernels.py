@@ -1,11 +1,11 @@
-"""contour_expand and pixel_group on text-like maps, against their queues in plain Python on a smaller map."""
+"""contour_expand and pixel_group on text-like maps, against mmcv, and a queue in Python on a smaller map."""
 
 from __future__ import annotations
 
 from collections import deque
 
 import numpy as np
-from op_timing import OperatorReport
+from op_timing import OperatorReport, mmcv_ops
 
 from cv.ops import contour_expand, pixel_group
 
@@ -41,12 +41,14 @@ def composed(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    report = OperatorReport("text_kernels", __doc__)
+    report, mm = OperatorReport("text_kernels", __doc__), mmcv_ops()
     for size, kernels in ((160, 7), (640, 7), (1280, 7)):
         masks, labels = text_maps(size, kernels)
         calls = {"cv": lambda m=masks, i=labels: contour_expand(m, i, 1, int(i.max()) + 1)}
         if size == 160:
             calls["composed"] = lambda m=masks, i=labels: composed(m, i)
+        if mm is not None:
+            calls["mmcv"] = lambda m=masks, i=labels: mm.contour_expand(m, i, 1, int(i.max()) + 1)
         report.compare(
             f"contour_expand, {size} x {size}, {kernels} kernels", calls, bytes_moved=size**2 * (kernels + 8)
         )
@@ -56,10 +58,20 @@ def main() -> None:
         score = np.random.default_rng(1).random((size, size), np.float32)
         args = (score, masks[0], embedding, labels, (labels > 0).astype(np.uint8), int(labels.max()) + 1, 0.8)
         calls = {"cv": lambda a=args: pixel_group(*a)}
+        if mm is not None:
+            booleans = (
+                score,
+                args[1] > 0,
+                embedding,
+                labels,
+                labels > 0,
+                *args[5:],
+            )  # what it wants of masks
+            calls["mmcv"] = lambda a=booleans: mm.pixel_group(*a)
         report.compare(
             f"pixel_group, {size} x {size}, 4 channels", calls, bytes_moved=size**2 * (4 + 1 + 16 + 4 + 1)
         )
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

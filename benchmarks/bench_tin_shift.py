@@ -29,7 +29,7 @@ def main() -> None:
             report.compare(f"forward {tuple(x.shape)}", calls, bytes_moved=2 * x.nbytes)
         both = {name: forward_and_backward(call, x) for name, call in calls.items()}
         report.compare(f"forward and backward {tuple(x.shape)}", both, bytes_moved=4 * x.nbytes)
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""upfirdn2d against the composed form: zeros put in, padded, convolved channel by channel, strided."""
+"""upfirdn2d against mmcv and the composed form: zeros put in, padded, convolved by channel, strided."""
 
 from __future__ import annotations
 
 import torch
-from op_timing import OperatorReport, forward_and_backward
+from op_timing import OperatorReport, forward_and_backward, mmcv_ops
 from torch.nn import functional as F
 
 from cv.ops import upfirdn2d
@@ -19,7 +19,7 @@ def composed(x: torch.Tensor, kernel: torch.Tensor, up: int, down: int, pad: tup
 
 
 def main() -> None:
-    report = OperatorReport("upfirdn2d", __doc__)
+    report, mm = OperatorReport("upfirdn2d", __doc__), mmcv_ops()
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=report.device) / 8
     binomial = torch.outer(taps, taps)
     full = binomial + torch.eye(4, device=report.device) / 64  # of full rank
@@ -39,13 +39,15 @@ def main() -> None:
                 "cv": lambda x=x, k=k, args=(up, down, pad): upfirdn2d(x, k, *args),
                 "composed": lambda x=x, k=k, args=(up, down, pad): composed(x, k, *args),
             }
+            if mm is not None:
+                calls["mmcv"] = lambda x=x, k=k, args=(up, down, pad): mm.upfirdn2d(x, k, *args)
             moved = x.nbytes + upfirdn2d(x, k, up, down, pad).nbytes
             case = f"{what}, {n} x {c} x {size} x {size}, {dtype}"
             with torch.no_grad():
                 report.compare(f"forward, {case}", calls, bytes_moved=moved, seconds=0.7)
             both = {name: forward_and_backward(call, x) for name, call in calls.items()}
             report.compare(f"forward and backward, {case}", both, bytes_moved=2 * moved, seconds=0.7)
-    print(report.write())
+    report.write()
 
 
 if __name__ == "__main__":

@@ -53,14 +53,17 @@ def measure_all(
     seconds *= float(os.environ.get("CV_BENCH_SCALE", "1"))
     wait: Call = sync or (lambda: None)
     repeats = {}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
     for name, call in calls.items():
         call()  # the first call pays for caches, lazy loading and memory
         wait()
         start = time.perf_counter()
         call()
         wait()
-        repeats[name] = max(1, int(seconds / rounds / max(time.perf_counter() - start, 1e-9)))
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+        once = time.perf_counter() - start
+        repeats[name] = max(1, int(seconds / rounds / max(once, 1e-9)))
+        if once > seconds:
+            samples[name].append(once)
     for _ in range(rounds):
         for name, call in calls.items():
             if len(samples[name]) >= 3 and sum(samples[name]) * repeats[name] > seconds:

@@ -5,15 +5,20 @@ output written once) over the memory bandwidth, and the operations it must do ov
 are measured here, once, on the device in hand: a large copy (bytes read plus bytes written) and a large
 matrix product.
 
+Inside ``scaling_into(report)`` only our calls are timed, on one thread and on all, and the rows go to that
+report: ``bench_scaling.py``.
+
 A GPU is timed with events around single calls, after a warm-up, with its L2 cache overwritten before each;
 the median counts. The CPU goes through harness.Report.compare.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,21 @@ from harness import Call, Report, arguments, measure
 
 GPU_CALLS = 50
 CACHE_BYTES = 256 << 20  # larger than any L2
+SHORT = 1e-3  # seconds
+
+
+_scaling_report: Report | None = None
+
+
+@contextlib.contextmanager
+def scaling_into(report: Report) -> Iterator[None]:
+    """Benchmarks run in here add to ``report`` what their calls gain from threads, and write nothing."""
+    global _scaling_report
+    _scaling_report = report
+    try:
+        yield
+    finally:
+        _scaling_report = None
 
 
 class OperatorReport:
@@ -58,14 +78,18 @@ class OperatorReport:
             dtype: Of the operations.
             seconds: About how long to run each call on the CPU.
         """
+        if _scaling_report is not None:
+            compare_threads(_scaling_report, f"{self.report.name}: {case}", next(iter(calls.values())))
+            return
         floor = max(bytes_moved / self.bandwidth, operations / self.flop_rate(dtype) if operations else 0.0)
         if self.on_gpu:
             self.report.add(case, self._gpu_times(calls), floor=floor or None)
         else:
             self.report.compare(case, calls, floor=floor or None, seconds=seconds)
 
-    def write(self) -> Path:
-        return self.report.write(self.out)
+    def write(self) -> None:
+        if _scaling_report is None:
+            print(self.report.write(self.out))
 
     @property
     def bandwidth(self) -> float:
@@ -105,6 +129,22 @@ class OperatorReport:
         return {name: statistics.median(times) for name, times in samples.items()}
 
 
+def compare_threads(report: Report, case: str, call: Call) -> None:
+    """A row of ``call`` on the threads of ``report`` and on one; a short call is left out."""
+    assert report.threads is not None
+    if measure(call, seconds=0.01, rounds=3) < SHORT:
+        return
+
+    def run(threads: int) -> None:
+        torch.set_num_threads(threads)
+        call()
+
+    names = {f"{threads} threads": threads for threads in (report.threads, 1)}
+    calls = {name: functools.partial(run, threads) for name, threads in names.items()}
+    report.compare(case, calls, seconds=0.25)
+    torch.set_num_threads(report.threads)
+
+
 def forward_and_backward(call: Call, *inputs: torch.Tensor) -> Call:
     """A call that also computes the gradients of ``inputs`` for an output gradient of ones."""
 
@@ -126,3 +166,15 @@ def torchvision_ops() -> Any:
         print(f"torchvision left out: {error}", file=sys.stderr)
         return None
     return torchvision.ops
+
+
+def mmcv_ops() -> Any:
+    """``mmcv.ops`` of mmcv 2, or None (with a line that says so) where it is missing or not compiled."""
+    try:
+        import mmcv.ops
+
+        mmcv.ops.box_iou_rotated(torch.zeros(1, 5), torch.zeros(1, 5))
+    except (ImportError, RuntimeError, AttributeError, AssertionError, OSError) as error:
+        print(f"mmcv left out: {error}", file=sys.stderr)
+        return None
+    return mmcv.ops

@@ -75,7 +75,7 @@ CV_HD void greatest(const Sample<T>* samples, int32_t count, const T* image, T* 
 template <typename T>
 CV_HD void greatest_of_border(const std::vector<Sample<T>>& samples, const T* image, int64_t channels, T* out,
                               int32_t* which) {
-  constexpr int64_t lanes = 2 * Vec<T>::size;
+  constexpr int64_t lanes = 32;  // not fewer: GCC turns a loop of 16 into scalar branches before it vectorises
   const auto count = static_cast<int32_t>(samples.size());
   int64_t c = 0;
   for (; c + lanes <= channels; c += lanes) greatest<T, lanes>(samples.data(), count, image + c, out + c, which + c);

@@ -33,24 +33,33 @@ struct Vec {
 
   // sums[i] = sum of the lanes of parts[i]. Four at a time share the shuffles.
   static CV_HD void sum_each(const Vec parts[4], T sums[4]) {
+    fold_each(parts, sums, [](auto a, auto b) { return a + b; });
+  }
+  // The same for the largest lane; a NaN may or may not count.
+  static CV_HD void max_each(const Vec parts[4], T largest[4]) {
+    fold_each(parts, largest, [](auto a, auto b) { return a > b ? a : b; });
+  }
+
+  template <typename F>
+  static CV_HD void fold_each(const Vec parts[4], T results[4], F&& fold) {
     typedef T half __attribute__((vector_size(32)));
     typedef T quarter __attribute__((vector_size(16)));
     quarter q[4];
     for (int i = 0; i < 4; ++i) {
       half h[2];
       std::memcpy(h, &parts[i].v, sizeof h);
-      const half folded = h[0] + h[1];
+      const half folded = fold(h[0], h[1]);
       quarter p[2];
       std::memcpy(p, &folded, sizeof p);
-      q[i] = p[0] + p[1];
+      q[i] = fold(p[0], p[1]);
     }
     if constexpr (sizeof(T) == 4) {
-      const quarter a = __builtin_shufflevector(q[0], q[1], 0, 4, 1, 5) + __builtin_shufflevector(q[0], q[1], 2, 6, 3, 7);
-      const quarter b = __builtin_shufflevector(q[2], q[3], 0, 4, 1, 5) + __builtin_shufflevector(q[2], q[3], 2, 6, 3, 7);
-      const quarter all = __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
-      std::memcpy(sums, &all, sizeof all);
+      const quarter a = fold(__builtin_shufflevector(q[0], q[1], 0, 4, 1, 5), __builtin_shufflevector(q[0], q[1], 2, 6, 3, 7));
+      const quarter b = fold(__builtin_shufflevector(q[2], q[3], 0, 4, 1, 5), __builtin_shufflevector(q[2], q[3], 2, 6, 3, 7));
+      const quarter all = fold(__builtin_shufflevector(a, b, 0, 1, 4, 5), __builtin_shufflevector(a, b, 2, 3, 6, 7));
+      std::memcpy(results, &all, sizeof all);
     } else {
-      for (int i = 0; i < 4; ++i) sums[i] = q[i][0] + q[i][1];
+      for (int i = 0; i < 4; ++i) results[i] = fold(q[i][0], q[i][1]);
     }
   }
 

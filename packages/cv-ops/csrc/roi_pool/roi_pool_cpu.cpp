@@ -20,6 +20,7 @@ using torch::stable::parallel_for;
 
 // Channels compared at a time. Not fewer: GCC turns a loop of 16 into scalar branches before it vectorises.
 constexpr int64_t kLanes = 32;
+constexpr int64_t kWideLanes = 64;  // with the 32 registers of AVX-512
 
 // A contiguous map is turned as a whole if boxes read more than this share of its pixels: measured.
 constexpr double kTurnFrom = 0.5;
@@ -58,6 +59,9 @@ CV_HD void greatest_of_bin(const T* image, const Params& p, Span y, Span x, T* o
   const int64_t row = p.width * p.channels;
   const T* from = image + y.begin * row + x.begin * p.channels;
   int64_t c = 0;
+  if (cpu_isa() == Isa::avx512)
+    for (; c + kWideLanes <= p.channels; c += kWideLanes)
+      greatest<T, kWideLanes>(from + c, p.channels, row, width, y, x, false, out + c, index + c);
   for (; c + kLanes <= p.channels; c += kLanes)
     greatest<T, kLanes>(from + c, p.channels, row, width, y, x, false, out + c, index + c);
   for (; c < p.channels; ++c) greatest<T, 1>(from + c, p.channels, row, width, y, x, false, out + c, index + c);
@@ -220,18 +224,32 @@ std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& rois,
   return {to_dtype(out, input.scalar_type()), argmax};
 }
 
-// grad and argmax (K, C, bins), grad_input (N, C, H, W)
+// A run of the gradient: `count` numbers that belong to one plane.
+template <typename T>
+inline void spread_run(const T* CV_RESTRICT grad, const int32_t* CV_RESTRICT argmax, int64_t count, int64_t plane_size,
+                       T* CV_RESTRICT plane) {
+  for (int64_t b = 0; b < count; ++b)
+    if (static_cast<uint64_t>(argmax[b]) < static_cast<uint64_t>(plane_size)) plane[argmax[b]] += grad[b];
+}
+
+// grad and argmax (K, C, bins), grad_input (N, C, H, W). Some planes at a time: what they take from one box lies side
+// by side, and one plane alone would read a few lines of each page of memory.
 template <typename T>
 void spread_planes(const T* grad, const int32_t* argmax, const T* rois, int64_t count, const Params& p,
                    T* grad_input) {
-  parallel_for(0, p.batch * p.channels, 1, [&](int64_t begin, int64_t end) {
+  constexpr int64_t planes = 8;
+  const int64_t blocks = (p.channels + planes - 1) / planes;
+  parallel_for(0, p.batch * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
-      T* plane = grad_input + task * p.plane();
+      const int64_t image = task / blocks, first = task % blocks * planes;
+      const int64_t last = std::min(first + planes, p.channels);
+      T* to = grad_input + image * p.channels * p.plane();
       for (int64_t k = 0; k < count; ++k) {
-        if (roi::image_of(rois[5 * k], p.batch) != task / p.channels) continue;
-        const int64_t at = (k * p.channels + task % p.channels) * p.bins();
-        for (int64_t b = at; b < at + p.bins(); ++b)
-          if (argmax[b] >= 0 && argmax[b] < p.plane()) plane[argmax[b]] += grad[b];
+        if (roi::image_of(rois[5 * k], p.batch) != image) continue;
+        for (int64_t c = first; c < last; ++c) {
+          const int64_t at = (k * p.channels + c) * p.bins();
+          spread_run(grad + at, argmax + at, p.bins(), p.plane(), to + c * p.plane());
+        }
       }
     }
   });

@@ -1,26 +1,28 @@
 // softmax_focal_loss on the CPU, and its schema.
 //
-// Rows are taken in blocks that stay in the first-level cache. For many classes the loops of the forward run along
-// each row; for few, the block is turned first, so that they run across its rows. What is left per row (a
-// logarithm, a division) is one more loop across the rows. The forward keeps the largest logit of each row and the
-// sum of the other exponentials, so that the backward is one pass.
+// Rows are taken in blocks that stay in the first-level cache. For many classes the forward runs along four rows at
+// a time, which share the work of folding their vectors to one number each; for few, the block is turned first, so
+// that loops run across its rows. What is left per row (a logarithm, a division) is one more loop across the rows.
+// The forward keeps the largest logit of each row and the sum of the other exponentials, so that the backward is one
+// pass.
 
 #include <algorithm>
-#include <limits>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "../common/dispatch.h"
 #include "../common/isa.h"
-#include "../common/vec.h"
+#include "../common/vec_math.h"
 #include "softmax_focal_loss_args.h"
 
 namespace cv::softmax_focal_loss {
 namespace {
 
-constexpr int64_t kBlock = 4096;      // logits
-constexpr int64_t kLanes = 16;        // partial results: the compiler may not reorder one sum, but it may do 16 at once
-constexpr int64_t kFewClasses = 16;   // up to so many, loops run across rows
+constexpr int64_t kBlock = 4096;     // logits
+constexpr int64_t kLanes = 16;       // of the longest vector: rows are padded to a multiple
+constexpr int64_t kFewClasses = 16;  // up to so many, loops run across rows; one more is at least one vector
+constexpr int64_t kRows = 4;         // taken together along rows
 
 constexpr int64_t round_up(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
@@ -32,40 +34,26 @@ struct Rows {
   int64_t classes;
 };
 
-// Working memory of one block: one number per logit and one per row, all padded to a multiple of kLanes.
+// Working memory of one block: one number per row, padded to a multiple of kLanes, and what its path needs per logit.
 template <typename A>
 struct Block {
   bool few_classes;
-  int64_t rows_max, pitch;  // logits: pitch per row; or, turned, pitch per class
-  std::vector<A> logits, factors, a, gap, label, loss, slope;
+  int64_t rows_max;
+  std::vector<A> logits, factors;  // few classes: rows_max numbers per class; else kRows rows in type A
+  std::vector<A> a, gap, label, loss, slope;
 
   explicit Block(int64_t classes)
       : few_classes(classes <= kFewClasses),
-        rows_max(std::max<int64_t>(1, kBlock / (few_classes ? kFewClasses : round_up(classes)))),
-        pitch(few_classes ? rows_max : round_up(classes)),
-        logits(few_classes ? kFewClasses * rows_max : rows_max * pitch),
-        factors(few_classes ? logits.size() : 0) {
+        rows_max(few_classes ? kBlock / kFewClasses : std::max(kRows, kBlock / classes / kRows * kRows)),
+        logits(few_classes ? kBlock : kRows * classes),
+        factors(few_classes ? kBlock : 0) {
     for (auto* v : {&a, &gap, &label, &loss, &slope}) v->resize(round_up(rows_max));
   }
 };
 
 inline bool is_class(int64_t label, int64_t classes) { return label >= 0 && label < classes; }
 
-// n is a multiple of kLanes in both.
-template <typename A>
-inline A largest(const A* x, int64_t n) {
-  using V = Vec<A>;
-  auto m = V::load(x).v;
-  for (int64_t i = V::size; i < n; i += V::size) {
-    const auto v = V::load(x + i).v;
-    m = v > m ? v : m;
-  }
-  A lanes[V::size];
-  V{m}.store(lanes);
-  for (int64_t width = V::size / 2; width > 0; width /= 2)
-    for (int64_t k = 0; k < width; ++k) lanes[k] = lanes[k + width] > lanes[k] ? lanes[k + width] : lanes[k];
-  return lanes[0];
-}
+// n is a multiple of kLanes.
 template <typename A>
 inline A sum(const A* x, int64_t n) {
   using V = Vec<A>;
@@ -74,32 +62,69 @@ inline A sum(const A* x, int64_t n) {
   return total.sum();
 }
 
-template <typename T, typename A>
-inline void load_row(const T* CV_RESTRICT x, int64_t classes, int64_t pitch, A* CV_RESTRICT row) {
-  for (int64_t c = 0; c < classes; ++c) row[c] = static_cast<A>(x[c]);
-  for (int64_t c = classes; c < pitch; ++c) row[c] = -std::numeric_limits<A>::infinity();
+template <typename A>
+CV_HD Vec<A> larger(Vec<A> a, Vec<A> b) {
+  return Vec<A>{b.v > a.v ? b.v : a.v};
 }
 
-// n is a multiple of kLanes.
+// The last vector of a row overlaps the one before, instead of reaching over the end.
 template <typename A>
-inline void exponentials(A* CV_RESTRICT x, int64_t n, A m) {
-  for (int64_t i = 0; i < n / kLanes * kLanes; ++i) x[i] = fast_exp(x[i] - m);
+inline void largest_of_rows(const A* const rows[kRows], int64_t n, A max[kRows]) {
+  using V = Vec<A>;
+  V m[kRows];
+  for (int64_t r = 0; r < kRows; ++r) m[r] = V::load(rows[r] + n - V::size);
+  for (int64_t c = 0; c + V::size < n; c += V::size)
+    for (int64_t r = 0; r < kRows; ++r) m[r] = larger(m[r], V::load(rows[r] + c));
+  V::max_each(m, max);
+}
+
+// others[r]: the sum of exp(x - max[r]) over the classes that are not labels[r]
+template <typename A>
+inline void sum_of_rows(const A* const rows[kRows], int64_t n, const int64_t labels[kRows], const A max[kRows],
+                        A others[kRows]) {
+  using V = Vec<A>;
+  const auto lane = Lanes<A>::indices();
+  using Lane = typename Lanes<A>::type;
+  V sums[kRows] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  const auto add = [&](int64_t c, int64_t done) {  // done: so many lanes have been added before
+    for (int64_t r = 0; r < kRows; ++r) {
+      const V e = exp_of_negative(V{V::load(rows[r] + c).v - max[r]});
+      const Lane skip = (lane == Lane{} + static_cast<int32_t>(labels[r] - c)) | (lane < Lane{} + static_cast<int32_t>(done));
+      sums[r] += V{skip ? V::zero().v : e.v};
+    }
+  };
+  int64_t c = 0;
+  for (; c + V::size <= n; c += V::size) add(c, 0);
+  if (c < n) add(n - V::size, c + V::size - n);
+  V::sum_each(sums, others);
 }
 
 // max and others as in the header, for rows of more than kFewClasses
 template <typename T, typename A>
 inline void sum_up_along_rows(const T* CV_RESTRICT x, const int64_t* CV_RESTRICT target, int64_t rows, int64_t classes,
                               Block<A>& b, A* CV_RESTRICT max, A* CV_RESTRICT others) {
-  A* row = b.logits.data();  // the same for all rows: it stays in the cache
-  for (int64_t r = 0; r < rows; ++r) {
-    load_row(x + r * classes, classes, b.pitch, row);
-    const A m = largest(row, b.pitch);
-    const int64_t t = is_class(target[r], classes) ? target[r] : 0;
-    b.gap[r] = m - row[t];
-    row[t] = -std::numeric_limits<A>::infinity();  // not one of the others; 1e-38 of it remains
-    exponentials(row, b.pitch, m);
-    max[r] = m;
-    others[r] = sum(row, b.pitch);
+  for (int64_t first = 0; first < rows; first += kRows) {
+    const A* at[kRows];
+    int64_t labels[kRows];
+    for (int64_t k = 0; k < kRows; ++k) {
+      const int64_t r = std::min(first + k, rows - 1);  // past the end, the last row once more
+      labels[k] = is_class(target[r], classes) ? target[r] : 0;
+      if constexpr (std::is_same_v<T, A>) {
+        at[k] = x + r * classes;
+      } else {
+        A* copy = b.logits.data() + k * classes;
+        for (int64_t c = 0; c < classes; ++c) copy[c] = static_cast<A>(x[r * classes + c]);
+        at[k] = copy;
+      }
+    }
+    A largest[kRows], sums[kRows];
+    largest_of_rows(at, classes, largest);
+    sum_of_rows(at, classes, labels, largest, sums);
+    for (int64_t k = 0; k < std::min(kRows, rows - first); ++k) {
+      max[first + k] = largest[k];
+      others[first + k] = sums[k];
+      b.gap[first + k] = largest[k] - at[k][labels[k]];
+    }
   }
 }
 
@@ -125,12 +150,12 @@ inline void sum_up_across_rows(const T* CV_RESTRICT x, int64_t rows, int64_t cla
                                A* CV_RESTRICT others) {
   A* turned = b.logits.data();
   for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < classes; ++c) turned[c * b.pitch + r] = static_cast<A>(x[r * classes + c]);
+    for (int64_t c = 0; c < classes; ++c) turned[c * b.rows_max + r] = static_cast<A>(x[r * classes + c]);
   std::copy(turned, turned + rows, max);
-  for (int64_t c = 1; c < classes; ++c) take_larger(max, turned + c * b.pitch, rows);
+  for (int64_t c = 1; c < classes; ++c) take_larger(max, turned + c * b.rows_max, rows);
   std::fill(others, others + rows, A(0));
   for (int64_t c = 0; c < classes; ++c)
-    add_class(turned + c * b.pitch, max, b.label.data(), static_cast<A>(c), rows, b.gap.data(), others);
+    add_class(turned + c * b.rows_max, max, b.label.data(), static_cast<A>(c), rows, b.gap.data(), others);
 }
 
 template <bool kSquare, typename A>
@@ -164,7 +189,14 @@ inline void load_labels(const Rows<T>& rows, int64_t begin, int64_t end, A alpha
 
 template <typename T, typename A>
 inline void scaled_exponentials(const T* CV_RESTRICT x, A m, A factor, int64_t n, T* CV_RESTRICT out) {
-  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(factor * fast_exp(static_cast<A>(x[i]) - m));
+  if constexpr (std::is_same_v<T, A>) {
+    using V = Vec<A>;
+    const auto store = [&](int64_t i) { (factor * exp_of_negative(V{V::load(x + i).v - m})).store(out + i); };
+    for (int64_t i = 0; i + V::size <= n; i += V::size) store(i);
+    if (n % V::size != 0) store(n - V::size);
+  } else {
+    for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(factor * fast_exp(static_cast<A>(x[i]) - m));
+  }
 }
 template <typename T, typename A>
 inline void scaled_exponentials(const A* CV_RESTRICT x, const A* CV_RESTRICT factors, int64_t n, T* CV_RESTRICT out) {
