@@ -30,7 +30,7 @@ def main() -> None:
     report = OperatorReport("softmax_focal_loss", __doc__)
     rows = 400_000 if report.on_gpu else 20_000
     for dtype in (torch.float32, torch.float16) if report.on_gpu else (torch.float32,):
-        for n, classes in ((rows, 80), (rows * 10, 4), (rows // 20, 1200)):
+        for n, classes in ((rows * 20, 2), (rows * 10, 4), (rows * 5, 10), (rows, 80), (rows // 20, 1200)):
             logits = torch.randn(n, classes, device=report.device).to(dtype).requires_grad_()
             target = torch.randint(0, classes, (n,), device=report.device)
             calls = {
