@@ -121,3 +121,11 @@ class TestRevertSyncBatchNorm:
             assert plain(torch.randn(shape)).shape == shape
         model = nn.Linear(1, 1)
         assert revert_sync_batchnorm(model) is model
+
+
+def test_fusing_takes_the_epsilon_of_the_norm():
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, eps=0.5)).eval()
+    nn.init.constant_(net[1].running_var, 0.25)
+    x = torch.randn(1, 2, 5, 5)
+    expected = net(x)
+    torch.testing.assert_close(fuse_conv_bn(net)(x), expected)
