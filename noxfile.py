@@ -138,6 +138,22 @@ def cuda(session: nox.Session) -> None:
 
 
 @nox.session
+def emulate(session: nox.Session) -> None:
+    """The operator tests on the CUDA kernels, which an emulator runs on the CPU, in two orders of threads.
+
+    Arguments go to pytest, or name the fuzz script, as for ``sanitize``. Tracing (compile, export) is left
+    out: it does not ask for a kernel. Everything takes the better part of an hour; some files take a minute.
+    """
+    run = develop(session, *test_requirements("cv-ops"))
+    arguments = session.posargs or [
+        *("packages/cv-ops/tests", "--deselect", "packages/cv-ops/tests/test_emulator.py"),
+        *("-k", "not compile and not export"),
+    ]
+    for order in ("ascending", "random:1"):
+        run("packages/cv-ops/tools/emulate.py", "--order", order, str(ROOT / ".nox" / "emulate"), *arguments)
+
+
+@nox.session
 def sanitize(session: nox.Session) -> None:
     """The tests of cv-ops on a CPU half built with AddressSanitizer and UndefinedBehaviorSanitizer (GCC).
 

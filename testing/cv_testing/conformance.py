@@ -24,8 +24,16 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from . import emulator
+
 CHECKS = ("forward", "backward", "opcheck", "gradcheck", "compile", "export", "deterministic")
-DEVICES = ("cpu", "cuda")
+#: The third is a CPU that emulates CUDA (cv_testing.emulator): not a run on a GPU.
+DEVICES = ("cpu", "cuda", "cuda-emulated")
+_TITLES = {
+    "cpu": "CPU",
+    "cuda": "CUDA",
+    "cuda-emulated": "CUDA kernels, emulated on a CPU (not a GPU run)",
+}
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int32")
 
 #: ``(operator, device, dtype, check) -> passed``; None where nobody records.
@@ -45,6 +53,8 @@ def cell(check: str, fn: Callable[..., Any], args: Sequence[Any], device: str) -
         return
     passed = False
     names, dtype = _operators(fn, args), _dtype(args)
+    if emulator.emulated():
+        device = "cuda-emulated"
     try:
         yield
         passed = True
@@ -155,15 +165,22 @@ export: `torch.export`. deterministic: three runs under `torch.use_deterministic
 bit."""  # noqa: E501
 
 
+_EMULATED = """\
+The emulator of `packages/cv-ops/tools/emulator` ran the CUDA kernels on the CPU named below; its README says
+what that cannot show. `–` here also means that the check was not run."""
+
+
 def render(data: dict[str, Any]) -> str:
     """The Markdown page."""
     lines = [_HEAD]
     for device in DEVICES:
         run = data["runs"].get(device)
-        lines += ["", f"## {device.upper()}", ""]
+        lines += ["", f"## {_TITLES[device]}", ""]
         if run is None:
             lines.append("Not yet run.")
             continue
+        if device == "cuda-emulated":
+            lines += [_EMULATED, ""]
         lines += [f"{run['device']}, torch {run['torch']}, {run['date']}.", ""]
         lines += [f"| operator | {' | '.join(CHECKS)} |", f"|{' --- |' * (len(CHECKS) + 1)}"]
         for name, checks in sorted(data["cells"][device].items()):

@@ -25,7 +25,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from . import conformance
+from . import conformance, emulator
 
 Function = Callable[..., Any]
 
@@ -145,7 +145,7 @@ def check_operator(
     check_noncontiguous(fn, args, device=device)
     check_leaves_inputs_alone(fn, args, device=device)
     # For the conformance matrix in every dtype; otherwise in that of args, because tracing takes seconds.
-    for dtype in DTYPES if conformance.recording() else [None]:
+    for dtype in DTYPES if conformance.recording() and not emulator.emulated() else [None]:
         typed = _leaves(tensors_to(args, dtype=dtype, device=device), like=args)
         typed_op_args = args if op_args is None else op_args
         typed_op_args = _leaves(tensors_to(typed_op_args, dtype=dtype, device=device), like=typed_op_args)
@@ -154,8 +154,9 @@ def check_operator(
             check_gradient(fn, typed, device=device)
         if deterministic:
             check_deterministic(fn, typed, device=device, gradient=gradient)
-        check_compile(fn, typed, device=device, gradient=gradient)
-        check_export(fn, typed, device=device, dynamic_shapes=dynamic_shapes)
+        if not emulator.emulated():  # tracing takes long, and does not ask for a kernel
+            check_compile(fn, typed, device=device, gradient=gradient)
+            check_export(fn, typed, device=device, dynamic_shapes=dynamic_shapes)
 
 
 def check_opcheck(op: Any, args: Sequence[Any], *, device: str = "cpu") -> None:
@@ -214,7 +215,12 @@ def check_deterministic(
     moved = tensors_to(args, device=device)
     with conformance.cell("deterministic", fn, moved, device):
         with deterministic_algorithms():
-            results = [_run(fn, _leaves(moved, like=args), gradient) for _ in range(runs)]
+            results = []
+            for run in range(runs):
+                # The order that threads run in is the only thing that could make an emulated run another.
+                order = emulator.thread_order(emulator.ORDERS[run % 3]) if emulator.emulated() else None
+                with order or contextlib.nullcontext():
+                    results.append(_run(fn, _leaves(moved, like=args), gradient))
         for other in results[1:]:
             for a, b in zip(results[0], other, strict=True):
                 torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
@@ -266,11 +272,16 @@ def check_cpu_equals_cuda(
     scale: float = 1.0,
 ) -> None:
     """Results and gradients on the GPU are those on the CPU, to the tolerance of ``dtype``."""
-    if not torch.cuda.is_available():
-        pytest.skip("needs an NVIDIA GPU")
     moved = tensors_to(args, dtype=dtype)
-    cpu = _run(fn, _leaves(moved, like=args), gradient)
-    cuda = _run(fn, _leaves(tensors_to(moved, device="cuda"), like=args), gradient)
+    if emulator.emulated():
+        with emulator.cpu_kernels():
+            cpu = _run(fn, _leaves(moved, like=args), gradient)
+        cuda = _run(fn, _leaves(moved, like=args), gradient)
+    else:
+        if not torch.cuda.is_available():
+            pytest.skip("needs an NVIDIA GPU")
+        cpu = _run(fn, _leaves(moved, like=args), gradient)
+        cuda = _run(fn, _leaves(tensors_to(moved, device="cuda"), like=args), gradient)
     assert_close(cuda, cpu, dtype=dtype, scale=scale)
 
 
@@ -298,6 +309,8 @@ def check_every_cpu_isa(fn: Function, args: Sequence[Any], *, dtype: torch.dtype
     """Each instruction set of the machine gives the baseline's result, to the tolerance of ``dtype``."""
     from cv.ops._load import available_cpu_isas, forced_cpu_isa
 
+    if emulator.emulated():
+        return
     moved = tensors_to(args, dtype=dtype)
     with forced_cpu_isa("baseline"):
         expected = _run(fn, _leaves(moved, like=args))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cv.ops import bbox_overlaps, box_iou_rotated
 from cv.ops._load import available_cpu_isas, forced_cpu_isa
+from cv_testing.emulator import emulated
 from cv_testing.ops import (
     DEVICES,
     DTYPES,
@@ -152,7 +153,9 @@ class TestOddBoxes:
         boxes = random_rotated_boxes(300, span=1e4, size=100, seed=12)
         for dtype in (torch.float32, torch.float64):
             same = box_iou_rotated(boxes.to(dtype), boxes.to(dtype), aligned=True)
-            torch.testing.assert_close(same, torch.ones(300, dtype=dtype), atol=1e-13, rtol=0)
+            # The CPU computes float32 in double, CUDA in float32.
+            atol = 1e-6 if emulated() and dtype == torch.float32 else 1e-13
+            torch.testing.assert_close(same, torch.ones(300, dtype=dtype), atol=atol, rtol=0)
             assert (same <= 1).all()
 
     @pytest.mark.parametrize("device", DEVICES)

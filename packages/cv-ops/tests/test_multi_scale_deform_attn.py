@@ -16,6 +16,7 @@ from cv.ops.multi_scale_deform_attn import (
     multi_scale_deformable_attn,
     multi_scale_deformable_attn_pytorch,
 )
+from cv_testing.emulator import emulated
 from cv_testing.ops import (
     DEVICES,
     DTYPES,
@@ -252,6 +253,10 @@ def test_levels_outside_the_keys():
         (sizes * 2**40, starts),
         (-sizes, starts),
     ):
+        if emulated():  # CUDA cannot raise without waiting for the device
+            out = multi_scale_deformable_attn(value, bad_sizes, bad_starts, places, weights)
+            assert out.isnan().all()
+            continue
         with pytest.raises(RuntimeError, match="keys"):
             multi_scale_deformable_attn(value, bad_sizes, bad_starts, places, weights)
 

@@ -25,7 +25,7 @@ __global__ void forward_kernel(const T* __restrict__ x, const T* __restrict__ bi
     // V elements share a channel (inner is a multiple of V) or have V channels in a row (inner is 1).
     const index_t c = inner == 1 ? first % channels : first / inner % channels;
     const Pack<T, V> in = *reinterpret_cast<const Pack<T, V>*>(x + first);
-    Pack<T, V> signs;
+    Pack<T, V> signs = in;
     if (sign != nullptr) signs = *reinterpret_cast<const Pack<T, V>*>(sign + first);
     Pack<T, V> y;
 #pragma unroll
