@@ -1,5 +1,6 @@
 """EvalHook, DistEvalHook in one process, and cv.engine."""
 
+import io
 import logging
 from collections import OrderedDict
 
@@ -232,3 +233,21 @@ def test_engine_in_one_process(capsys):
         assert [int(v) for v in test(Plain(), data)] == [0, 1, 2]
     assert "3/3" in capsys.readouterr().out
     assert collect_results_cpu([1, 2, 3], 2) == collect_results_gpu([1, 2, 3], 2) == [1, 2]
+
+
+def test_the_progress_bar_ends_its_line(monkeypatch):
+    """On a terminal, whatever is printed next would else stand behind the bar."""
+    out = io.StringIO()
+    out.isatty = lambda: True
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setenv("TERM", "xterm")
+
+    class Answers(nn.Module):
+        def forward(self, x, return_loss):
+            return list(x)
+
+    batches = [{"x": torch.ones(2)}, {"x": torch.ones(1)}]
+    data = type("Loader", (), {"dataset": range(3), "__iter__": lambda self: iter(batches)})()
+    assert len(single_gpu_test(Answers(), data)) == 3
+    assert "3/3" in out.getvalue()
+    assert out.getvalue().endswith("\n")

@@ -37,6 +37,7 @@ def single_gpu_test(model: nn.Module, data_loader: Any) -> list[Any]:
         results.extend(result)
         for _ in range(len(result)):
             progress.update()
+    progress.finish()
     return results
 
 
@@ -75,6 +76,8 @@ def multi_gpu_test(
         if progress is not None:
             for _ in range(min(len(result) * world_size, size - progress.completed)):
                 progress.update()
+    if progress is not None:
+        progress.finish()
     if gpu_collect:
         return collect_results_gpu(results, size)
     return collect_results_cpu(results, size, tmpdir)
