@@ -102,6 +102,14 @@ def test_adjust_brightness_by_many_factors(width):
         np.testing.assert_array_equal(image.adjust_brightness(img, factor), exact)
 
 
+def test_adjust_sharpness_by_many_factors():
+    rng = np.random.default_rng(0)
+    img = rng.integers(0, 256, (80, 90, 3), dtype=np.uint8)
+    for factor in [-1.5, 0.0, 0.3, 1 / 3, 1.0, 1.1, 100.0, 12345.6, *rng.uniform(0, 3, 60).tolist()]:
+        expected = back(ImageEnhance.Sharpness(pillow(img)).enhance(factor))
+        np.testing.assert_array_equal(image.adjust_sharpness(img, factor)[1:-1, 1:-1], expected[1:-1, 1:-1])
+
+
 @given(UINT8, FACTORS)
 @settings(max_examples=200)
 def test_adjust_contrast_is_pillows(img, factor):

@@ -6,7 +6,6 @@ Pillow has the same function (ImageOps, ImageEnhance), results for uint8 are Pil
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import cv2
@@ -63,8 +62,7 @@ def posterize(img: Image, bits: int) -> Image:
     if not is_natural(bits) or bits > 8:
         raise ValueError(f"bits must be an integer from 0 to 8, got {bits!r}")
     if img.dtype.kind == "u":
-        kept: Image = img & _mask(int(bits), img.itemsize)
-        return kept
+        return np.bitwise_and(img, _mask(int(bits), img.itemsize))
     step = 2 ** (8 - int(bits))
     return map_values(img, lambda values: np.floor(values / step) * step)
 
@@ -183,11 +181,14 @@ def adjust_sharpness(img: Image, factor: float = 1.0, kernel: npt.NDArray[Any] |
     img = check_pointwise(img)
     if img.size == 0:
         return copied(img)
+    is_uint8 = img.dtype == np.uint8
     # OpenCV rounds the sum, and it has to be cut off: half less something above the last bit of a float32.
-    shift = {"uint8": -0.499, "uint16": -0.48}.get(img.dtype.name, 0.0)
+    shift = _cutting_shift(factor) if is_uint8 else -0.48 if img.dtype == np.uint16 else 0.0
 
     def blend(part: Image, _: slice) -> Image:
         smooth = cv2.filter2D(part, -1, weights)
+        if shift is None:
+            return _blend_exactly(part, smooth, factor)
         return cv2.addWeighted(part, factor, smooth, 1 - factor, shift, dst=smooth)
 
     out: Image = by_four_channels(img, blend)
@@ -267,11 +268,32 @@ def adjust_hue(img: Image, hue_factor: float, backend: str | None = None) -> Ima
     return out
 
 
-@functools.cache  # 18 of them
-def _mask(bits: int, itemsize: int) -> np.uint8 | np.uint16:
+def _cutting_shift(factor: float) -> float | None:
+    """What makes OpenCV's rounded sum of two uint8 images, `factor` and 1 - `factor` of them, cut off.
+
+    The sum is a whole number and `factor` times a difference: its fraction is one of 511. None if one of them
+    is too close below 1 for OpenCV's float32 sums.
+    """
+    fraction = np.arange(-255, 256) * float(factor) % 1
+    room = float(1 - fraction.max()) / 2
+    error = (abs(factor) + abs(1 - factor) + 1) * 256 * 2**-23
+    return room - 0.5 if room > error else None
+
+
+def _blend_exactly(img: Image, smooth: Image, factor: float) -> Image:
+    """``smooth + factor * (img - smooth)`` in float32, cut off, as Pillow computes it."""
+    for rows in row_blocks(img, 4):
+        base = smooth[rows].astype(np.float32)
+        blended = img[rows] - base
+        blended *= np.float32(factor)
+        blended += base
+        smooth[rows] = np.clip(blended, 0, 255, out=blended)
+    return smooth
+
+
+def _mask(bits: int, itemsize: int) -> int:
     """The highest bits of a byte or of two."""
-    mask = (0xFF << 8 - bits & 0xFF) << (itemsize * 8 - 8)
-    return np.uint8(mask) if itemsize == 1 else np.uint16(mask)
+    return (0xFF << 8 - bits & 0xFF) << (itemsize * 8 - 8)
 
 
 def _blend_with_value(img: Image, value: int, factor: float) -> Image:
