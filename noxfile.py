@@ -160,7 +160,7 @@ def sanitize(session: nox.Session) -> None:
     Arguments go to pytest: ``nox -s sanitize -- packages/cv-ops/tests/test_nms.py``. Or they name the fuzz
     script: ``nox -s sanitize -- benchmarks/fuzz_ops.py --seconds 600``.
     """
-    develop(session)
+    develop(session, *test_requirements("cv-ops"))
     # The C++ library too: the sanitizer must find it, or the first exception that is thrown ends the process.
     runtime = [
         str(session.run("gcc", f"-print-file-name={name}", silent=True, external=True)).strip()

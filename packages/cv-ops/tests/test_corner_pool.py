@@ -166,5 +166,5 @@ class TestErrors:
             corner_pool(torch.zeros(1, 1, 1, 1), "corner")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"input must have shape \(N, C, H, W\), got \(3, 4\)"):
             corner_pool(torch.zeros(3, 4), "top")
-        with pytest.raises(TypeError, match=r"input must be floating point, got torch\.int64"):
+        with pytest.raises(TypeError, match=r"input must have a floating dtype, got torch\.int64"):
             corner_pool(torch.zeros(1, 1, 2, 2, dtype=torch.int64), "top")

@@ -227,7 +227,7 @@ class TestErrors:
             sigmoid_focal_loss(logits, target.to("meta"))
         with pytest.raises(TypeError, match=r"target must hold integer labels, got torch\.float32"):
             sigmoid_focal_loss(logits, target.float())
-        with pytest.raises(TypeError, match=r"input must be floating point, got torch\.int64"):
+        with pytest.raises(TypeError, match=r"input must have a floating dtype, got torch\.int64"):
             sigmoid_focal_loss(logits.long(), target)
         with pytest.raises(ValueError, match=r"weight must have shape \(2,\), got \(5,\)"):
             sigmoid_focal_loss(logits, target, weight=torch.ones(5))

@@ -170,5 +170,5 @@ class TestErrors:
             psa_mask(masks, "collect")
         with pytest.raises(ValueError, match=r"input must have shape .*, got \(9, 4, 4\)"):
             psa_mask(masks[0], "collect", 3)
-        with pytest.raises(TypeError, match=r"input must be floating point, got torch\.int64"):
+        with pytest.raises(TypeError, match=r"input must have a floating dtype, got torch\.int64"):
             psa_mask(masks.long(), "collect", 3)

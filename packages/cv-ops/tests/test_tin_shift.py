@@ -139,7 +139,7 @@ class TestErrors:
             tin_shift(x, shift[:, :0])
         with pytest.raises(TypeError, match=r"shift must hold integers, got torch\.float32"):
             tin_shift(x, shift.float())
-        with pytest.raises(TypeError, match=r"input must be floating point, got torch\.int64"):
+        with pytest.raises(TypeError, match=r"input must have a floating dtype, got torch\.int64"):
             tin_shift(x.long(), shift)
         with pytest.raises(ValueError, match="shift must be on cpu as input is, got meta"):
             tin_shift(x, shift.to("meta"))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._checks import check_floating
 from ._load import operator
 from ._memory_format import like_input
 from ._registration import register
@@ -77,6 +78,10 @@ def set_conv_attributes(
     deform_groups: int,
 ) -> None:
     """Checks and sets what code that inspects convolutions reads, under the names ``nn.Conv2d`` has."""
+    if in_channels < 1 or out_channels < 1:
+        raise ValueError(
+            f"in_channels and out_channels must be positive, got {in_channels} and {out_channels}"
+        )
     if groups < 1 or in_channels % groups != 0:
         raise AssertionError(f"in_channels must be divisible by groups, got {in_channels} and {groups}")
     if out_channels % groups != 0:
@@ -99,6 +104,9 @@ def set_conv_attributes(
 
 def output_size(layer: Any, x: Tensor) -> tuple[int, int]:
     """(H_out, W_out) of a layer for input ``x``, 0 where the input is too small."""
+    check_floating(x=x)
+    if x.dim() != 4:
+        raise ValueError(f"x must have shape (N, C, H, W), got {tuple(x.shape)}")
     height, width = (
         _output_length(
             x.shape[-2 + i], layer.kernel_size[i], layer.stride[i], layer.padding[i], layer.dilation[i]

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._checks import as_tensor, check_tensors
+
 
 def promoted(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Both in the dtype that they promote to."""
@@ -43,7 +45,7 @@ def check_offset(offset: int) -> None:
 def arrays_as_tensors(boxes: Any, scores: Any, name: str = "boxes") -> tuple[Tensor, Tensor]:
     """Tensors on the memory of two arrays; a TypeError if they are not arrays."""
     if isinstance(boxes, np.ndarray) and isinstance(scores, np.ndarray):
-        return torch.from_numpy(boxes), torch.from_numpy(scores)
+        return as_tensor(boxes), as_tensor(scores)
     raise TypeError(
         f"{name} and scores must both be tensors or both be arrays, "
         f"got {type(boxes).__name__} and {type(scores).__name__}"
@@ -52,6 +54,7 @@ def arrays_as_tensors(boxes: Any, scores: Any, name: str = "boxes") -> tuple[Ten
 
 def group_ids(labels: Tensor, boxes: Tensor, name: str) -> Tensor:
     """The labels of ``boxes`` as int64 beside them."""
+    check_tensors(**{name: labels})
     if labels.shape != boxes.shape[:1]:
         raise ValueError(
             f"{name} must have shape ({boxes.shape[0]},) as scores has, got {tuple(labels.shape)}"

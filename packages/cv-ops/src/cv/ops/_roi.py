@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._checks import check_floating
 from ._memory_format import like_input
 
 MAX_SAMPLES = 4096  # along each axis of a bin; csrc/common/roi_check.h refuses the same
@@ -26,15 +27,6 @@ def check_map_and_rois(x: Tensor, rois: Tensor, fields: int, spatial_scale: floa
         raise ValueError(f"input must have at least one pixel, got {tuple(x.shape)}")
     if not (spatial_scale > 0 and math.isfinite(spatial_scale)):
         raise ValueError(f"spatial_scale must be positive and finite, got {spatial_scale}")
-
-
-def check_floating(**tensors: Any) -> None:
-    """Raises a TypeError for an argument that is not a tensor of a floating dtype."""
-    for name, t in tensors.items():
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(t).__name__}")
-        if not t.is_floating_point():
-            raise TypeError(f"{name} must have a floating dtype, got {t.dtype}")
 
 
 def bins_of(output_size: Any, name: str = "output_size") -> tuple[int, int]:

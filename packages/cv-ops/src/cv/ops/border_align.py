@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._checks import check_floating
 from ._load import operator
 from ._memory_format import is_channels_last
 from ._registration import register
-from ._roi import check_floating, empty_gradient
+from ._roi import empty_gradient
 
 _op = operator("border_align")
 _op_backward = operator("border_align_backward")

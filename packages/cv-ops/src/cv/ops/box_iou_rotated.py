@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ._checks import check_tensors
 from ._load import operator
 from ._registration import register
 
@@ -55,6 +56,7 @@ def box_iou_rotated(
     """
     if mode not in ("iou", "iof"):
         raise ValueError(f"mode must be 'iou' or 'iof', got {mode!r}")
+    check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
     if bboxes1.device != bboxes2.device:
         raise ValueError(f"bboxes2 must be on {bboxes1.device} as bboxes1 is, got {bboxes2.device}")
     if bboxes1.dtype is not bboxes2.dtype or not bboxes1.is_floating_point():

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ._checks import as_tensor
 from ._load import operator
 from ._registration import register
 
@@ -82,7 +83,7 @@ def contour_expand(
 
 def as_cpu_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value))
+        return as_tensor(value)
     if isinstance(value, Tensor):
         return value.detach().cpu()
     raise TypeError(f"{name} must be a tensor or an array, got {type(value).__name__}")

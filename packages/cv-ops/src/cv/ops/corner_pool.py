@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ._checks import check_floating
 from ._load import operator
 from ._memory_format import like_input
 from ._registration import register
@@ -43,8 +44,7 @@ def corner_pool(input: Tensor, mode: CornerPoolMode) -> Tensor:  # noqa: A002 - 
         ValueError: If ``input`` does not have four dimensions.
     """
     _check_mode(mode)
-    if not input.is_floating_point():
-        raise TypeError(f"input must be floating point, got {input.dtype}")
+    check_floating(input=input)
     if input.dim() != 4:
         raise ValueError(f"input must have shape (N, C, H, W), got {tuple(input.shape)}")
     out: Tensor = _call(input, *_MODES[mode])

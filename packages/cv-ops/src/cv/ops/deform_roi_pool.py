@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._checks import check_floating
 from ._load import operator
 from ._memory_format import is_channels_last
 from ._registration import register
-from ._roi import bins_of, check_floating, check_map_and_rois, check_samples, empty_bins, empty_gradient
+from ._roi import bins_of, check_map_and_rois, check_samples, empty_bins, empty_gradient
 
 _op = operator("deform_roi_pool")
 _op_backward = operator("deform_roi_pool_backward")
@@ -174,7 +175,8 @@ class DeformRoIPoolPack(DeformRoIPool):
         return super().forward(input, rois, self._offset(self._pool_unmoved(input, rois)))
 
     def _pool_unmoved(self, x: Tensor, rois: Tensor) -> Tensor:
-        if x.dim() == 4 and x.shape[1] != self.output_channels:
+        check_map_and_rois(x, rois, 5, self.spatial_scale)
+        if x.shape[1] != self.output_channels:
             raise ValueError(f"input must have {self.output_channels} channels, got {x.shape[1]}")
         return super().forward(x, rois).flatten(1)
 

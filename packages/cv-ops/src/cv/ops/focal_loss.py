@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ._checks import check_floating, check_tensors
 from ._load import operator
 from ._registration import register
 
@@ -155,8 +156,8 @@ def _checked(
     reduction: Reduction,
 ) -> tuple[Tensor, Tensor, Tensor | None, float, float, int]:
     """The arguments of either operator."""
-    if not input.is_floating_point():
-        raise TypeError(f"input must be floating point, got {input.dtype}")
+    check_floating(input=input)
+    check_tensors(target=target)
     if input.dim() != 2:
         raise ValueError(f"input must have shape (N, C), got {tuple(input.shape)}")
     if target.shape != input.shape[:1]:
@@ -168,6 +169,7 @@ def _checked(
             raise TypeError(f"target must hold integer labels, got {target.dtype}")
         target = target.to(torch.int64)
     if weight is not None:
+        check_tensors(weight=weight)
         if weight.shape != input.shape[1:]:
             raise ValueError(f"weight must have shape ({input.shape[1]},), got {tuple(weight.shape)}")
         weight = weight.to(device=input.device, dtype=input.dtype)

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from cv.cnn import ConvModule
 
+from ._checks import check_floating
+
 _OUT_CONV = {"groups": 1, "kernel_size": 3, "padding": 1, "bias": True}
 
 
@@ -93,8 +95,10 @@ class BaseMergeCell(nn.Module):
             maximum, after zeros were added around it to a multiple of the size, where it is none.
 
         Raises:
-            ValueError: If the inputs differ in batch or channels, or ``out_size`` is not a pair.
+            TypeError: If an input is not a tensor of a floating dtype.
+            ValueError: If the inputs differ in batch or channels, or ``out_size`` is not a positive pair.
         """
+        check_floating(x1=x1, x2=x2)
         if x1.dim() != 4 or x2.dim() != 4 or x1.shape[:2] != x2.shape[:2]:
             raise ValueError(
                 "x1 and x2 must have shapes (N, C, H1, W1) and (N, C, H2, W2), "
@@ -106,6 +110,8 @@ class BaseMergeCell(nn.Module):
             height, width = out_size
         else:
             raise ValueError(f"out_size must be (H, W), got {out_size}")
+        if height < 1 or width < 1:
+            raise ValueError(f"the output must have at least one pixel, got {height} x {width}")
         size = (height, width)
         x1 = self._resize(self.input1_conv(x1), size)
         x2 = self._resize(self.input2_conv(x2), size)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from cv.cnn import BaseModule, constant_init, xavier_init
 from cv.utils import deprecated_api_warning
 
+from ._checks import check_floating
 from ._load import operator
 from ._registration import register
 
@@ -224,11 +225,13 @@ class MultiScaleDeformableAttention(BaseModule):
             A tensor as the query.
 
         Raises:
+            TypeError: If a tensor is none, or not of a floating dtype.
             ValueError: If a needed argument is missing or shapes do not fit each other.
         """
         if reference_points is None or spatial_shapes is None or level_start_index is None:
             raise ValueError("reference_points, spatial_shapes and level_start_index must be given")
         value = query if value is None else value
+        _check_sequences(query, value, self.embed_dims)
         identity = query if identity is None else identity
         if query_pos is not None:
             query = query + query_pos
@@ -276,6 +279,15 @@ class MultiScaleDeformableAttention(BaseModule):
 
 
 # --- checks ----------------------------------------------------------------------------------------
+
+
+def _check_sequences(query: Tensor, value: Tensor, channels: int) -> None:
+    check_floating(query=query, value=value)
+    for name, t in (("query", query), ("value", value)):
+        if t.dim() != 3 or t.shape[2] != channels:
+            raise ValueError(
+                f"{name} must have three dimensions, the last of {channels}, got {tuple(t.shape)}"
+            )
 
 
 def _check_key_count(spatial_shapes: Tensor, keys: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from cv.utils import deprecated_api_warning
 
 from . import _nms_inputs as inputs
+from ._checks import as_tensor
 from ._load import operator
 from ._registration import register
 
@@ -50,7 +51,7 @@ def nms_match(dets: Any, iou_threshold: float) -> list[Any]:
         [[2, 0], [1]]
     """
     if isinstance(dets, np.ndarray):
-        return [group.numpy() for group in nms_match(torch.from_numpy(dets), iou_threshold)]
+        return [group.numpy() for group in nms_match(as_tensor(dets), iou_threshold)]
     if not isinstance(dets, Tensor):
         raise TypeError(f"dets must be a tensor or an array, got {type(dets).__name__}")
     if dets.dim() != 2 or dets.shape[1] != 5:

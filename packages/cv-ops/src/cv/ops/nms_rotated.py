@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import _nms_inputs as inputs
+from ._checks import as_tensor
 from ._load import operator
 from ._registration import register
 
@@ -73,7 +74,7 @@ def nms_rotated(
             clockwise,
         )
     boxes, box_scores = inputs.arrays_as_tensors(dets, scores, "dets")
-    groups = None if labels is None else torch.from_numpy(np.asarray(labels))
+    groups = None if labels is None else as_tensor(np.asarray(labels))
     kept, inds = nms_rotated(boxes, box_scores, iou_threshold, groups, clockwise)
     return kept.numpy(), inds.numpy()
 

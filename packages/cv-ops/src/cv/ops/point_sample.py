@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._roi import bins_of, check_floating, check_map_and_rois
+from ._checks import check_floating, check_tensors
+from ._roi import bins_of, check_map_and_rois
 
 
 def bilinear_grid_sample(im: Tensor, grid: Tensor, align_corners: bool = False) -> Tensor:
@@ -28,6 +29,7 @@ def bilinear_grid_sample(im: Tensor, grid: Tensor, align_corners: bool = False) 
         (N, C, H_out, W_out).
 
     Raises:
+        TypeError: If an argument is not a tensor of a floating dtype.
         ValueError: If a shape does not fit.
     """
     check_floating(im=im, grid=grid)
@@ -95,6 +97,7 @@ def rel_roi_point_to_abs_img_point(rois: Tensor, rel_roi_points: Tensor) -> Tens
     Raises:
         ValueError: If a shape does not fit.
     """
+    check_tensors(rois=rois, rel_roi_points=rel_roi_points)
     if rois.dim() != 2 or rois.shape[1] not in (4, 5):
         raise ValueError(f"rois must have shape (N, 4) or (N, 5), got {tuple(rois.shape)}")
     if rel_roi_points.dim() != 3 or rel_roi_points.shape[2] != 2 or len(rel_roi_points) != len(rois):
@@ -177,8 +180,12 @@ def point_sample(
         (N, C, P) or (N, C, H_grid, W_grid).
 
     Raises:
-        ValueError: If ``points`` has another shape.
+        TypeError: If an argument is not a tensor of a floating dtype.
+        ValueError: If a shape is wrong.
     """
+    check_floating(input=input, points=points)
+    if input.dim() != 4:
+        raise ValueError(f"input must have shape (N, C, H, W), got {tuple(input.shape)}")
     if points.dim() not in (3, 4) or points.shape[-1] != 2:
         raise ValueError(f"points must have shape (N, P, 2) or (N, H, W, 2), got {tuple(points.shape)}")
     grid = points.unsqueeze(2) if points.dim() == 3 else points

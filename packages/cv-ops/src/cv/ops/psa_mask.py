@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cv.utils import to_2tuple
 
+from ._checks import check_floating
 from ._load import operator
 from ._registration import register
 
@@ -50,8 +51,7 @@ def psa_mask(
         ValueError: If a shape or ``mask_size`` is wrong.
     """
     _check_type(psa_type)
-    if not input.is_floating_point():
-        raise TypeError(f"input must be floating point, got {input.dtype}")
+    check_floating(input=input)
     if input.dim() != 4:
         raise ValueError(f"input must have shape (N, mask_h * mask_w, H, W), got {tuple(input.shape)}")
     if mask_size is None:

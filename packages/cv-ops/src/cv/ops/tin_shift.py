@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._checks import check_floating, check_tensors
 from ._load import operator
 from ._registration import register
 
@@ -36,8 +37,8 @@ def tin_shift(input: Tensor, shift: Tensor) -> Tensor:  # noqa: A002 - as elsewh
         TypeError: If ``input`` is not floating point or ``shift`` not of integers.
         ValueError: If shapes or devices do not fit each other.
     """
-    if not input.is_floating_point():
-        raise TypeError(f"input must be floating point, got {input.dtype}")
+    check_floating(input=input)
+    check_tensors(shift=shift)
     if input.dim() != 4:
         raise ValueError(f"input must have shape (N, num_segments, C, H * W), got {tuple(input.shape)}")
     if shift.dim() != 2 or shift.shape[0] != input.shape[0]:
