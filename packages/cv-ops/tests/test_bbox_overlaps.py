@@ -151,6 +151,11 @@ class TestValues:
         half = torch.tensor([[0.0, 0.0, 1e-15, 0.5e-15]])
         torch.testing.assert_close(bbox_overlaps(box, half), torch.tensor([[0.5]]))
 
+    def test_a_denominator_below_the_offset_counts_as_the_offset(self) -> None:
+        box = torch.tensor([[0.0, 0.0, -0.5, -0.5]])  # with offset 1 half a pixel wide and high
+        for mode in ("iou", "iof"):
+            assert bbox_overlaps(box, box, mode, offset=1).tolist() == [[0.25]]
+
     def test_integer_and_mixed_boxes(self) -> None:
         a = torch.tensor([[0, 0, 4, 4]])
         assert bbox_overlaps(a, a.half()).dtype == torch.float16

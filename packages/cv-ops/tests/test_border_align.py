@@ -207,3 +207,14 @@ def test_layer_is_the_function():
     assert repr(layer) == "BorderAlign(pool_size=3)"
     with pytest.raises(ValueError, match="pool_size must be positive"):
         BorderAlign(0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("coordinate", range(4))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_any_coordinate_that_is_not_finite_makes_the_whole_box_nan(coordinate, value, device):
+    boxes = torch.tensor([[[0.0, 0, 2, 2], [0, 0, 2, 2]]], device=device)
+    boxes[0, 0, coordinate] = value
+    out = border_align(torch.ones(1, 4, 3, 3, device=device), boxes, 2)
+    assert out[0, 0, 0].isnan().all()
+    assert (out[0, 0, 1] == 1).all()

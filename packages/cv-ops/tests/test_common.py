@@ -1,4 +1,4 @@
-"""What all operators share: instruction-set choice, registration, refusal of CUDA tensors."""
+"""What all operators share: instruction sets, registration, refusal of CUDA tensors, arrays, no tensors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cv import ops
 from cv.ops import _load, _registration, has_cuda, roi_align
 from cv_testing.ops import assert_matches_oracle
 
@@ -149,3 +151,59 @@ def test_import_is_quiet_and_starts_no_cuda() -> None:
 def test_an_oracle_test_without_gradients_is_refused() -> None:
     with pytest.raises(AssertionError, match="no argument requires grad"):
         assert_matches_oracle(torch.abs, torch.abs, (torch.ones(2),), dtype=torch.float32, backward=True)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda a: np.flip(np.flip(a, 0).copy(), 0),
+        lambda a: a.astype(a.dtype.newbyteorder()),
+        lambda a: np.broadcast_to(a, a.shape),
+        np.asfortranarray,
+    ],
+    ids=["backward strides", "other byte order", "read-only", "by columns"],
+)
+def test_arrays_of_any_layout_are_taken(spoil):
+    boxes = np.array([[0, 0, 9, 9], [0, 0, 9, 8], [20, 0, 29, 9]], np.float32)
+    scores = np.array([0.7, 0.9, 0.8], np.float32)
+    dets = np.concatenate([boxes, scores[:, None]], 1)
+    assert ops.nms(spoil(boxes), spoil(scores), 0.5)[1].tolist() == [1, 2]
+    assert ops.soft_nms(spoil(boxes), spoil(scores), 0.5)[1].tolist() == [1, 2, 0]
+    assert [g.tolist() for g in ops.nms_match(spoil(dets), 0.5)] == [[1, 0], [2]]
+    assert ops.nms_rotated(spoil(dets), spoil(scores), 0.5, spoil(np.array([0, 0, 1])))[0].shape[1] == 6
+    label = np.array([[1, 0, 0], [0, 0, 2]], np.int32)
+    masks = np.ones((2, 2, 3), np.uint8)
+    expected = ops.contour_expand(masks, label, 1, 3)
+    np.testing.assert_array_equal(ops.contour_expand(spoil(masks), spoil(label), 1, 3), expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: ops.batched_nms(x, x, x, {"iou_threshold": 0.5}),
+        lambda x: ops.bbox_overlaps(x, x),
+        lambda x: ops.box_iou_rotated(x, x),
+        lambda x: ops.corner_pool(x, "top"),
+        lambda x: ops.DeformConv2d(2, 2, 3)(x, x),
+        lambda x: ops.psa_mask(x, "collect"),
+        lambda x: ops.point_sample(x, x),
+        lambda x: ops.sigmoid_focal_loss(x, x),
+        lambda x: ops.softmax_focal_loss(torch.zeros(1, 2), x),
+        lambda x: ops.SumCell(2, 2)(x, x),
+        lambda x: ops.SyncBatchNorm(2)(x),
+        lambda x: ops.tin_shift(torch.zeros(1, 1, 1, 1), x),
+    ],
+)
+def test_what_is_no_tensor_is_named(call):
+    for value in ([1.0], None, np.zeros(2)):
+        with pytest.raises(TypeError, match=r"(must be|of \w+ must be) a tensor, got"):
+            call(value)
+
+
+@pytest.mark.parametrize("op", ["roi_align", "deform_roi_pool"])
+def test_the_compiled_operators_too_refuse_more_samples_than_end_in_time(op):
+    x, rois = torch.zeros(1, 1, 4, 4), torch.zeros(1, 5)
+    numbers = (1.0, 2, 2, 4097)
+    args = (x, rois, *numbers, True) if op == "roi_align" else (x, rois, None, *numbers, 0.1)
+    with pytest.raises(RuntimeError, match="sampling_ratio must be at most 4096"):
+        getattr(torch.ops.cv, op)(*args)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cv.cnn.checkpoint import load_state_dict
 from cv.cnn.deformable import DeformableLayer
 from cv.ops import DeformConv2d, DeformConv2dPack, deform_conv2d, modulated_deform_conv2d
 from cv_testing import deform_conv_oracle as oracle
@@ -166,3 +167,12 @@ def test_new_state_dicts_are_left_alone():
 def test_the_old_name_of_deform_groups_is_taken_with_a_warning():
     with pytest.warns(DeprecationWarning, match="deformable_groups"):
         assert DeformConv2d(6, 4, 3, deformable_groups=3).deform_groups == 3
+
+
+def test_the_loader_of_cv_cnn_upgrades_old_checkpoints():
+    model = nn.Module()
+    model.conv2 = DeformConv2dPack(3, 4, 3)
+    old = {"conv2.weight": torch.ones(4, 3, 3, 3), "conv2_offset.weight": torch.ones(18, 3, 3, 3),
+           "conv2_offset.bias": torch.ones(18)}  # fmt: skip
+    load_state_dict(model, old, strict=True)
+    assert (model.conv2.conv_offset.weight == 1).all()

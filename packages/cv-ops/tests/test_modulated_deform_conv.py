@@ -252,6 +252,23 @@ def test_positions_that_are_not_finite_or_far_away_read_zero(value, device):
     assert (grad[0, :2] == 0).all()
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("channels", [3, 20])
+def test_a_position_exactly_one_pixel_outside_has_no_gradient(channels, device):
+    x = torch.ones(1, channels, 4, 4, dtype=torch.float64, device=device)
+    weight = torch.ones(1, channels, 1, 1, dtype=torch.float64, device=device)
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.float64, device=device)
+    offset = torch.zeros(1, 2, 4, 4, dtype=torch.float64, device=device)
+    offset[0, 0, 0] = -1.0  # y of the first row
+    offset[0, 1, :, 0] = -1.0  # x of the first column
+    out = modulated_deform_conv2d(x, offset.requires_grad_(), mask, weight)
+    (grad,) = torch.autograd.grad(out.sum(), offset)
+    assert (out[0, 0, 0] == 0).all()
+    assert (out[0, 0, :, 0] == 0).all()
+    assert (grad[0, 0, 0] == 0).all()
+    assert (grad[0, 1, :, 0] == 0).all()
+
+
 @pytest.mark.parametrize("channels", [3, 20])
 def test_a_nan_in_the_input_stays_where_it_is_read(channels):
     x, offset, mask, weight, bias = (t.detach() for t in make_inputs(channels=channels, n=1))

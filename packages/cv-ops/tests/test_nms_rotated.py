@@ -256,7 +256,7 @@ class TestErrors:
             nms_rotated(boxes[:, :4], scores, 0.5)
         with pytest.raises(ValueError, match=r"scores must have shape \(3,\) as dets has rows, got \(2,\)"):
             nms_rotated(boxes, scores[:2], 0.5)
-        with pytest.raises(ValueError, match=r"labels must have shape \(3,\) as scores has, got \(2,\)"):
+        with pytest.raises(ValueError, match=r"labels must have shape \(3,\), one for each box, got \(2,\)"):
             nms_rotated(boxes, scores, 0.5, torch.zeros(2))
         with pytest.raises(ValueError, match=r"iou_threshold must not be negative, got -1"):
             nms_rotated(boxes, scores, -1)

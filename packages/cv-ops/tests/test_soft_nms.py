@@ -149,6 +149,15 @@ class TestOddInput:
         assert dets[:, 4].tolist() == scores[:5].tolist()
 
     @pytest.mark.parametrize("device", DEVICES)
+    def test_a_score_equal_to_min_score_stays(self, device: str) -> None:
+        boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 2]], device=device)  # an IoU of a half
+        scores = torch.tensor([0.5, 0.5], device=device)
+        dets, inds = soft_nms(boxes, scores, min_score=0.25)
+        assert inds.tolist() == [0, 1]
+        assert dets[:, 4].tolist() == [0.5, 0.25]
+        assert soft_nms(boxes, scores, min_score=0.5)[1].tolist() == [0]
+
+    @pytest.mark.parametrize("device", DEVICES)
     def test_nan_scores_are_out_and_ties_go_to_the_lower_index(self, device: str) -> None:
         boxes = torch.tensor([[0.0, 0, 5, 5]], device=device).repeat(40, 1)
         scores = torch.full((40,), 0.5, device=device)

@@ -57,7 +57,7 @@ def group_ids(labels: Tensor, boxes: Tensor, name: str) -> Tensor:
     check_tensors(**{name: labels})
     if labels.shape != boxes.shape[:1]:
         raise ValueError(
-            f"{name} must have shape ({boxes.shape[0]},) as scores has, got {tuple(labels.shape)}"
+            f"{name} must have shape {tuple(boxes.shape[:1])}, one for each box, got {tuple(labels.shape)}"
         )
     return labels.to(device=boxes.device, dtype=torch.int64)
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from cv.cnn import BaseModule, constant_init, xavier_init
 from cv.utils import deprecated_api_warning
 
-from ._checks import check_floating
+from ._checks import check_floating, check_tensors
 from ._load import operator
 from ._registration import register
 
@@ -232,6 +232,8 @@ class MultiScaleDeformableAttention(BaseModule):
             raise ValueError("reference_points, spatial_shapes and level_start_index must be given")
         value = query if value is None else value
         _check_sequences(query, value, self.embed_dims)
+        check_floating(reference_points=reference_points)
+        check_tensors(spatial_shapes=spatial_shapes, level_start_index=level_start_index)
         identity = query if identity is None else identity
         if query_pos is not None:
             query = query + query_pos

@@ -232,7 +232,7 @@ class SimpleRoIAlign(nn.Module):
         grid = generate_grid(len(rois), self.output_size, rois.device).to(rois.dtype)
         points = rel_roi_point_to_rel_img_point(rois, grid, features, self.spatial_scale).to(features.dtype)
         out = features.new_zeros((len(rois), features.shape[1], grid.shape[1]))
-        for image in range(features.shape[0]):
+        for image in _images(rois, features.shape[0]):
             mine = (rois[:, 0] == image).nonzero()[:, 0]
             sampled = point_sample(features[image, None], points[mine][None], align_corners=not self.aligned)
             out = out.index_copy(0, mine, sampled[0].transpose(0, 1))
@@ -240,3 +240,11 @@ class SimpleRoIAlign(nn.Module):
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, aligned={self.aligned}"
+
+
+def _images(rois: Tensor, count: int) -> list[int]:
+    """The images that ``rois`` name; all of them while tracing, which must not look at data."""
+    if torch.compiler.is_compiling():
+        return list(range(count))
+    named = torch.unique(rois.detach()[:, 0]).tolist()
+    return [int(image) for image in named if 0 <= image < count and image % 1 == 0]

@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ._checks import check_floating
+
 
 class SyncBatchNorm(_BatchNorm):
     """Batch normalisation whose statistics are those of the batches of all processes of a group.
@@ -42,6 +44,7 @@ class SyncBatchNorm(_BatchNorm):
 
     Raises:
         ValueError: An unknown ``stats_mode``; in ``forward``, an input that is not ``(N, C, ...)``.
+        TypeError: In ``forward``, an input that is not a tensor of a floating dtype.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class SyncBatchNorm(_BatchNorm):
         return super().forward(input)
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+        check_floating(input=input)
         if input.dim() < 2 or input.shape[1] != self.num_features:
             raise ValueError(f"input must have shape (N, {self.num_features}, ...), got {tuple(input.shape)}")
 
