@@ -14,8 +14,6 @@
 
 namespace cv::roi {
 
-constexpr int64_t kMaxSamples = 4096;  // along each axis of a bin: more would run for hours
-
 struct Params {
   int64_t batch, channels, height, width, pooled_h, pooled_w, sampling_ratio;
   double spatial_scale;

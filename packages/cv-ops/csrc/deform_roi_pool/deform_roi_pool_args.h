@@ -17,7 +17,6 @@ inline Params make_params(const Tensor& rois, const std::optional<Tensor>& offse
   constexpr double largest = std::numeric_limits<double>::max();
   STD_TORCH_CHECK(gamma >= -largest && gamma <= largest, "deform_roi_pool: gamma must be finite");
   STD_TORCH_CHECK(h * w < (int64_t{1} << 31), "deform_roi_pool: a map must have fewer than 2^31 pixels");
-  STD_TORCH_CHECK(sampling_ratio <= roi::kMaxSamples, "deform_roi_pool: sampling_ratio must be at most ", roi::kMaxSamples);
   if (offset) {
     STD_TORCH_CHECK(offset->dim() == 4 && offset->size(0) == rois.size(0) && offset->size(1) == 2 &&
                         offset->size(2) == pooled_h && offset->size(3) == pooled_w,

@@ -13,7 +13,6 @@ inline Params make_params(const Tensor& beside, const Tensor& rois, int64_t n, i
   STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 6, "roi_align_rotated: rois must have shape (K, 6)");
   STD_TORCH_CHECK(pooled_h > 0 && pooled_w > 0, "roi_align_rotated: output_size must be positive");
   STD_TORCH_CHECK(h * w < (int64_t{1} << 31), "roi_align_rotated: a map must have fewer than 2^31 pixels");
-  STD_TORCH_CHECK(sampling_ratio <= roi::kMaxSamples, "roi_align_rotated: sampling_ratio must be at most ", roi::kMaxSamples);
   STD_TORCH_CHECK(on_same_device(beside, rois), "roi_align_rotated: rois must be on the device of input");
   return Params{{n, c, h, w, pooled_h, pooled_w, sampling_ratio, spatial_scale, aligned}, clockwise};
 }
