@@ -118,3 +118,14 @@ def test_simple_roi_align_in_the_older_convention_and_without_boxes(rng):
     assert repr(layer) == "SimpleRoIAlign(output_size=(2, 2), spatial_scale=1.0, aligned=False)"
     with pytest.raises(ValueError, match=r"rois must have shape \(K, 5\), got \(1, 4\)"):
         layer(x, rois[:, 1:])
+
+
+@pytest.mark.parametrize(
+    "rois", [torch.zeros(0, 5), torch.tensor([[7.0, 0, 0, 2, 2]])], ids=["none", "outside"]
+)
+def test_simple_roi_align_of_no_image_has_a_zero_gradient(rois):
+    x = torch.full((2, 3, 4, 4), float("nan")).requires_grad_()
+    out = SimpleRoIAlign(2, 1.0)(x, rois)
+    assert (out == 0).all()
+    out.sum().backward()
+    assert (x.grad == 0).all()

@@ -70,6 +70,7 @@ def main() -> int:
         return 0
     import pytest
 
+    sys.path.insert(0, "")  # as python -m pytest does: processes that tests start import them from there
     return int(pytest.main(sys.argv[2:], plugins=[Shorter()]))
 
 

@@ -232,6 +232,7 @@ class SimpleRoIAlign(nn.Module):
         grid = generate_grid(len(rois), self.output_size, rois.device).to(rois.dtype)
         points = rel_roi_point_to_rel_img_point(rois, grid, features, self.spatial_scale).to(features.dtype)
         out = features.new_zeros((len(rois), features.shape[1], grid.shape[1]))
+        out = out + features[:0].sum()  # backward runs, and gives zeros, where no image is named
         for image in _images(rois, features.shape[0]):
             mine = (rois[:, 0] == image).nonzero()[:, 0]
             sampled = point_sample(features[image, None], points[mine][None], align_corners=not self.aligned)
