@@ -1,14 +1,18 @@
 """``python -m cv.runner``, on a small project in a folder of its own."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from torch import nn
 
 from cv.runner.__main__ import main
+from cv.runner.train import optimizer_config
+from cv.utils import Config
 
 PROJECT = """
 import torch
@@ -122,9 +126,46 @@ def test_resume_auto_without_a_checkpoint_begins_anew(inside, tmp_path):
     assert (tmp_path / "epoch_1.pth").exists()
 
 
-def test_mixed_precision(inside, tmp_path):
-    main(["train", "config.py", "--work-dir", str(tmp_path), "--amp", "--cfg-options", "total_epochs=1"])
-    assert torch.load(tmp_path / "epoch_1.pth")["meta"]["fp16"]["loss_scaler"]["scale"] > 1
+@pytest.mark.parametrize(
+    ("options", "dtype", "scaled"),
+    [
+        (["--amp"], torch.bfloat16, False),  # a CPU has no float16 arithmetic worth the scaling
+        (["--amp", "optimizer_config.cumulative_iters=2"], torch.bfloat16, False),
+        (["--amp", "optimizer_config.dtype=float16"], torch.float16, True),
+        (["--amp", "optimizer_config.loss_scale=8.0"], torch.float16, True),
+        (["--amp", "fp16.loss_scale=8.0"], torch.float16, True),  # the config's own word
+        (["fp16.loss_scale=dynamic"], torch.float16, True),
+        (["--amp", "fp16.dtype=bfloat16"], torch.bfloat16, False),
+    ],
+)
+def test_mixed_precision_on_a_cpu(inside, tmp_path, monkeypatch, options, dtype, scaled):
+    monkeypatch.setattr("cv.runner.train._device", lambda: torch.device("cpu"))
+    seen = set()
+    forward = nn.Linear.forward
+
+    def watched(self, x):
+        out = forward(self, x)
+        seen.add(out.dtype)
+        return out
+
+    monkeypatch.setattr(nn.Linear, "forward", watched)
+    changes = [option for option in options if "=" in option]
+    flags = [option for option in options if "=" not in option]
+    run = ["--work-dir", str(tmp_path), *flags, "--cfg-options", "log_config.interval=1", *changes]
+    main(["train", "config.py", *run, "total_epochs=1", "evaluation.interval=5"])
+    assert seen == {dtype}
+    assert ("fp16" in torch.load(tmp_path / "epoch_1.pth")["meta"]) is scaled
+    if not scaled:
+        (log,) = tmp_path.glob("*.log.json")
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        norms = [line["grad_norm"] for line in lines if "grad_norm" in line]
+        assert norms
+        assert all(math.isfinite(norm) for norm in norms)
+
+
+def test_mixed_precision_on_a_gpu_is_float16(monkeypatch):
+    monkeypatch.setattr("cv.runner.train._device", lambda: torch.device("cuda", 0))
+    assert optimizer_config(Config(), amp=True) == {"type": "Fp16OptimizerHook", "loss_scale": "dynamic"}
 
 
 def test_iterations(inside, tmp_path):

@@ -62,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CHECKPOINT",
         help="go on from a checkpoint; alone or with 'auto', from the latest in the work dir, if any",
     )
-    train.add_argument("--amp", action="store_true", help="train in mixed precision")
+    train.add_argument(
+        "--amp",
+        action="store_true",
+        help="train in mixed precision: float16 with a dynamic loss scale on a GPU, bfloat16 without one on"
+        " a CPU; the config's fp16 comes first",
+    )
     test = commands.add_parser("test", help="evaluate a checkpoint on the test split")
     test.add_argument("config", help="config file (.py, .json or .yaml)")
     test.add_argument("checkpoint", help="path or URI of the checkpoint")

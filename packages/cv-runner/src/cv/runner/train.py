@@ -50,7 +50,8 @@ def train_from_config(cfg: Config, *, resume: str | None = None, amp: bool = Fal
     Args:
         cfg: the config, with ``work_dir``.
         resume: checkpoint to go on from; ``'auto'`` takes the latest in the work dir, if there is one.
-        amp: train in mixed precision, with a dynamic loss scale unless the config's ``fp16`` says else.
+        amp: train in mixed precision: on a GPU in float16 with a dynamic loss scale, on a CPU in bfloat16,
+            which needs none. What the config's ``fp16`` or ``optimizer_config`` says comes first.
 
     Returns:
         The runner, when training is over.
@@ -196,6 +197,8 @@ def optimizer_config(cfg: Config, *, amp: bool) -> dict[str, Any]:
         return config
     cumulative = "cumulative_iters" in config
     config["type"] = "GradientCumulativeFp16OptimizerHook" if cumulative else "Fp16OptimizerHook"
+    if fp16 is None and config.keys().isdisjoint(["dtype", "loss_scale"]) and _device().type == "cpu":
+        return {"dtype": "bfloat16", **config}
     return {"loss_scale": "dynamic", **config, **(fp16 or {})}
 
 

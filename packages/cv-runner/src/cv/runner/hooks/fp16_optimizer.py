@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Fp16OptimizerHook(OptimizerHook):
     """:class:`OptimizerHook` in mixed precision, with scaling of the loss by torch's ``GradScaler``.
 
-    Steps whose gradients hold inf or nan are left out and reported. The scaler's state is in
+    Steps whose gradients hold inf or nan are left out and reported. In float16, the scaler's state is in
     ``runner.meta['fp16']`` and so in checkpoints.
 
     Args:
@@ -87,7 +87,7 @@ class Fp16OptimizerHook(OptimizerHook):
         else:
             runner.step_context = lambda: torch.autocast(device, dtype=self.dtype)
         state = ((runner.meta or {}).get("fp16") or {}).get("loss_scaler")
-        if state:
+        if state and self.dtype == torch.float16:
             self.loss_scaler.load_state_dict(state)
         for optimizer in optimizers(runner):
             optimizer.register_step_post_hook(self._note_step)
@@ -110,6 +110,8 @@ class Fp16OptimizerHook(OptimizerHook):
             self.loss_scaler.step(optimizer)
         self.loss_scaler.update(self._static_scale)
         self._report(runner)
+        if self.dtype != torch.float16:
+            return  # a run that goes on in float16 finds its own scale
         if runner.meta is None:
             runner.meta = {}
         runner.meta.setdefault("fp16", {})["loss_scaler"] = self.loss_scaler.state_dict()

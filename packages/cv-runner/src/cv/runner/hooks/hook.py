@@ -30,7 +30,8 @@ Stage = TypeVar("Stage", bound=Callable[..., None])
 def acts_if(condition: Callable[[Any], bool]) -> Callable[[Stage], Stage]:
     """Say of a hook's method when it does something, so that the loop need not call it where it would not.
 
-    It is asked before every epoch. A subclass that overrides the method is always called.
+    It is asked as an epoch begins, by an ``IterBasedRunner`` as the run begins. A subclass that overrides the
+    method is always called.
 
     Args:
         condition: called with the hook, tells from its settings.
