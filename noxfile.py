@@ -1,7 +1,8 @@
 """Every command a person runs here: ``nox -s NAME``; ``nox`` alone checks the code.
 
 The sessions share one environment, ``.nox/dev``, which holds every package as an editable install: made on
-the first call, brought up to date on each later one. ``isolated`` makes fresh ones beside it.
+the first call, brought up to date on each later one. ``isolated`` makes fresh ones beside it, ``loggers`` one
+of its own that it keeps.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import nox
 
-nox.options.sessions = ["lint", "types", "layers", "tests"]
+nox.options.sessions = ["lint", "types", "layers", "tests", "loggers"]
 nox.options.default_venv_backend = "none"  # environments are made by the helpers below, to be shared
 
 ROOT = Path(__file__).parent
@@ -40,6 +41,19 @@ def tests(session: nox.Session) -> None:
     """The tests of all packages and of the house, in one environment."""
     run = develop(session, *test_requirements(*LEAVES), *DEMO_TOOLS)
     run("-m", "pytest", *session.posargs)
+
+
+@nox.session
+def loggers(session: nox.Session) -> None:
+    """The loggers of cv-runner against the real packages, half a gigabyte; a test that is skipped fails."""
+    run = environment(session, ROOT / ".nox" / "loggers")
+    packages = [package for package in LEAVES if package in {"cv-runner", *own_dependencies("cv-runner")}]
+    external = [line for package in packages for line in dependencies(package) if not line.startswith("cv-")]
+    clients = pyproject("cv-runner")["dependency-groups"]["loggers"]
+    install(run, *external, *test_requirements("cv-runner"), *clients, "hatchling", "editables")
+    install_editable(run, *packages)
+    tests = ["packages/cv-runner/tests/test_loggers.py", *session.posargs]
+    run("-m", "pytest", "-p", "cv_testing.no_skips", *tests, PYTHONPATH="testing")
 
 
 @nox.session
