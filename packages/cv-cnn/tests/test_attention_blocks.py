@@ -145,6 +145,10 @@ class TestContextBlock:
         with pytest.raises(AssertionError, match=match):
             ContextBlock(16, 0.5, **arguments)
 
+    def test_bottleneck_without_channels(self):
+        with pytest.raises(AssertionError, match=r"at least 1, got in_channels=8, ratio=0\.1"):
+            ContextBlock(8, 0.1)
+
 
 def generalized_attention(block, x):
     """The energy of every pair of positions, term by term."""
@@ -248,3 +252,7 @@ class TestGeneralizedAttention:
     def test_errors(self, attention_type):
         with pytest.raises(AssertionError, match="attention_type must be four binary digits"):
             GeneralizedAttention(8, attention_type=attention_type)
+
+    def test_fewer_channels_than_heads(self):
+        with pytest.raises(AssertionError, match="at least num_heads, got 8 channels and 9 heads"):
+            GeneralizedAttention(8)

@@ -80,6 +80,8 @@ class TestConv:
             (dict(kernel_size=3), KeyError, 'must contain the key "type"'),
             (dict(type="Conv2D"), KeyError, r"Conv2D is not in the conv layer registry; did you mean Conv2d"),
             (dict(type=3), TypeError, "type must be a str or a class, but got 3"),
+            (dict(type="ConvWS", dilaton=2), TypeError, r"^ConvWS2d: .*'dilaton'; did you mean dilation\?$"),
+            (dict(type="ConvWS", zzz=2), TypeError, r"^ConvWS2d: .*'zzz'$"),
         ],
     )
     def test_errors(self, cfg, error, match):
@@ -224,6 +226,21 @@ class TestNorm:
                 is_norm(norms[0], exclude=wrong)
 
 
+def test_errors_of_arguments_name_class_key_and_near_matches():
+    with pytest.raises(TypeError, match=r"^BatchNorm2d: .*'esp'; did you mean eps\?$"):
+        build_norm_layer(dict(type="BN", esp=1e-3), 4)
+    with pytest.raises(TypeError, match=r"^Upsample: .*'scalefactor'; did you mean scale_factor"):
+        build_upsample_layer(dict(type="nearest", scalefactor=2))
+    with pytest.raises(
+        TypeError, match=r"^Conv2d: got multiple values for argument 'bias': True in the config, False from"
+    ):
+        build_conv_layer(dict(type="Conv2d", bias=True), 1, 1, 1, bias=False)
+    # Names of classes that are registered under another one.
+    for kind, name in {"BatchNorm2d": "BN", "LayerNorm": "LN", "InstanceNorm3d": "IN3d"}.items():
+        with pytest.raises(KeyError, match=f"{kind} is not in the norm layer registry; did you mean {name}"):
+            build_norm_layer(dict(type=kind), 4)
+
+
 class TestActivation:
     @pytest.mark.parametrize(
         "name",
@@ -340,7 +357,9 @@ class TestPlugin:
         [
             (dict(type="ContextBlock", ratio=0.5), "context_block"),
             (dict(type="GeneralizedAttention", num_heads=2), "gen_attention_block"),
+            (dict(type="NonLocal1d"), "nonlocal_block"),
             (dict(type="NonLocal2d"), "nonlocal_block"),
+            (dict(type="NonLocal3d"), "nonlocal_block"),
             (dict(type="ConvModule", out_channels=4, kernel_size=1), "conv_block"),
         ],
     )

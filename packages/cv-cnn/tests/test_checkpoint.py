@@ -220,6 +220,46 @@ class TestLoadCheckpoint:
         with pytest.raises(RuntimeError, match=r"cut\.pth is damaged"):
             load_checkpoint(Net(), tmp_path / "cut.pth")
 
+    @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_damaged_bytes(self, zipped):
+        """Whatever a broken file makes torch stumble over, the error is one of ours and names the file."""
+        buffer = io.BytesIO()
+        torch.save(
+            {"a": torch.ones(3), "meta": {"x": [1, 2.0, "s"]}},
+            buffer,
+            _use_new_zipfile_serialization=zipped,
+        )
+        whole = buffer.getvalue()
+        random = np.random.default_rng(0)
+        texts = []
+        for _ in range(300):
+            content = bytearray(whole)
+            for place in random.integers(0, min(len(whole), 400), 3):
+                content[place] = random.integers(256)
+            try:
+                read_checkpoint(bytes(content), name="broken.pth")
+            except (RuntimeError, UntrustedCheckpointError) as error:
+                texts.append(str(error))
+        assert len(texts) > 20
+        assert all(text.startswith("broken.pth") for text in texts)
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"hello", b"\x80", b"(", b"a", b"\x80\x02K\x01K\x02K\x03K\x04."]
+    )
+    def test_no_checkpoint_at_all(self, content):
+        with pytest.raises(RuntimeError, match=r"^junk is damaged, or no checkpoint"):
+            read_checkpoint(content, name="junk")
+
+    def test_weights_of_a_gpu_without_one(self, tmp_path, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+            torch.save(Net().state_dict(), tmp_path / "gpu.pth")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(RuntimeError, match=r"gpu\.pth: Attempting .* on a CUDA device .*map_location"):
+            load_checkpoint(Net(), tmp_path / "gpu.pth")
+        load_checkpoint(Net(), tmp_path / "gpu.pth", map_location="cpu", strict=True)
+
 
 RAN = []
 

@@ -144,6 +144,38 @@ def test_padding_modes(mode, padding, name, dims):
     torch.testing.assert_close(module(x), reference(x))
 
 
+@pytest.mark.parametrize("name", ["ConvWS", "ConvAWS"])
+@pytest.mark.parametrize("mode", ["circular", "reflect"])
+def test_padding_modes_that_a_convolution_does_not_know(name, mode):
+    module = ConvModule(
+        2, 3, 3, padding=(2, 1), padding_mode=mode, conv_cfg=dict(type=name), norm_cfg=None, act_cfg=None
+    )
+    x = torch.randn(2, 2, 7, 8)
+    padded = nn.functional.pad(x, (1, 1, 2, 2), mode=mode)
+    torch.testing.assert_close(module(x), module.conv(padded))
+    assert module.conv.padding == (0, 0)
+    assert module.padding == (2, 1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_circular_padding_of_a_foreign_convolution(n):
+    kind = [nn.Conv1d, nn.Conv2d, nn.Conv3d][n - 1]
+
+    class Foreign(kind):
+        def __init__(self, inputs, outputs, kernel_size, stride, padding, dilation, groups, bias):
+            super().__init__(inputs, outputs, kernel_size, stride, padding, dilation, groups, bias)
+
+    Foreign.__name__ = f"Foreign{n}d"
+    Foreign.__qualname__ = Foreign.__name__
+    module = ConvModule(
+        2, 3, 3, padding=1, padding_mode="circular", conv_cfg=dict(type=Foreign), act_cfg=None
+    )
+    reference = kind(2, 3, 3, padding=1, padding_mode="circular")
+    reference.load_state_dict(module.conv.state_dict())
+    x = torch.randn(2, 2, *(7, 8, 9)[:n])
+    torch.testing.assert_close(module(x), reference(x))
+
+
 def test_padding_errors():
     with pytest.raises(KeyError, match="non_exists is not in the padding layer registry"):
         ConvModule(3, 8, 3, padding=1, padding_mode="non_exists")
@@ -201,6 +233,12 @@ def test_initialisation():
 def test_errors(arguments):
     with pytest.raises(AssertionError, match=next(iter(arguments))):
         ConvModule(3, 8, 2, **arguments)
+
+
+def test_bias_is_a_bool_or_auto():
+    with pytest.raises(AssertionError, match="bias must be a bool or 'auto', got 'Auto'"):
+        ConvModule(3, 8, 2, bias="Auto")
+    assert ConvModule(3, 8, 2, bias=0).conv.bias is None
 
 
 def test_unknown_types():

@@ -219,6 +219,15 @@ def test_override():
         ),
         (dict(type="Constant", val=1, override=["reg"]), TypeError, "override must be a dict"),
         (dict(type="Constant", val=1, override=dict(name="box")), RuntimeError, "did not have attribute box"),
+        (dict(type="Constant", val=1, override=dict(name="rge")), RuntimeError, "Net .*; did you mean reg"),
+        (dict(type="Normal", sdt=1), TypeError, r"^NormalInit: .*'sdt'; did you mean std"),
+        (dict(type="Normal", bias_pro=1), TypeError, "did you mean bias_prob"),  # taken by the base class
+        (dict(type="Normal", bias_prob=1.5), ValueError, "prior_prob must be between 0 and 1, got 1.5"),
+        (
+            dict(type="TruncNormal", layer="Conv1d", a=2, b=1),
+            ValueError,
+            "a must be less than b, got a=2, b=1",
+        ),
         (dict(type="Constant", val=1, override=dict(type="Normal")), ValueError, '"name"'),
         (dict(type="Constant", val=1, override=dict(name="reg", val=3)), ValueError, '"type"'),
         (dict(type="Constnt", val=1), KeyError, "did you mean Constant"),

@@ -294,6 +294,8 @@ class TestVGG:
             (dict(depth=11, num_stages=0, dilations=()), AssertionError, "num_stages must be in 1..5, got 0"),
             (dict(depth=11, dilations=(1, 1)), AssertionError, "dilations must have one entry per stage"),
             (dict(depth=11, out_indices=(5,)), AssertionError, "out_indices must be stages below 5"),
+            (dict(depth="11"), KeyError, "invalid depth '11' for vgg"),
+            (dict(depth=11, frozen_stages=6), AssertionError, "frozen_stages must be at most num_stages=5"),
             (
                 dict(depth=11, num_stages=4, dilations=(1,) * 4, out_indices=(0,), num_classes=3),
                 AssertionError,
@@ -378,6 +380,7 @@ class TestResNet:
             (dict(depth=18, num_stages=5), AssertionError, "num_stages must be in 1..4, got 5"),
             (dict(depth=18, strides=(1, 2)), AssertionError, "strides and dilations must have one entry"),
             (dict(depth=18, out_indices=(4,)), AssertionError, "out_indices must be stages below 4"),
+            (dict(depth=18, frozen_stages=5), AssertionError, "frozen_stages must be at most num_stages=4"),
             (dict(depth=18, style="tf"), AssertionError, "style must be 'pytorch' or 'caffe', got 'tf'"),
         ],
     )

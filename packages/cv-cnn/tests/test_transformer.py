@@ -296,6 +296,29 @@ class TestLayer:
             )
         assert (layer.ffns[0].feedforward_channels, layer.ffns[0].num_fcs) == (6, 3)
 
+    @pytest.mark.parametrize("dims", [8, 32])
+    def test_width_of_the_ffn_that_is_not_given(self, dims):
+        """As configs of DETR write it: old names, no ``ffn_cfgs``, a width that is not the default's."""
+        cfg = dict(
+            type="BaseTransformerLayer",
+            attn_cfgs=[dict(type="MultiheadAttention", embed_dims=dims, num_heads=2)],
+            feedforward_channels=16,
+            ffn_dropout=0.1,
+            operation_order=POST,
+        )
+        before = copy.deepcopy(cfg)
+        with pytest.warns(UserWarning, match="deprecated"):
+            layer = build_transformer_layer(cfg)
+        assert cfg == before
+        assert (layer.ffns[0].embed_dims, layer.ffns[0].feedforward_channels) == (dims, 16)
+        assert layer(torch.randn(5, 2, dims)).shape == (5, 2, dims)
+        # Without an attention the width is the default's.
+        assert BaseTransformerLayer(operation_order=("ffn",)).ffns[0].embed_dims == 256
+
+    def test_heads_that_do_not_divide_the_channels(self):
+        with pytest.raises(AssertionError, match="multiple of num_heads, got 30 and 4"):
+            MultiheadAttention(30, 4)
+
     def test_one_mask_for_all(self):
         layer = make_layer(DECODER)
         x = torch.randn(5, 3, D).double()

@@ -330,6 +330,39 @@ def test_nested_builds_name_the_path_to_the_error(backbones: Registry) -> None:
         backbones.build({"type": "Detector", "backbone": {"type": "ResNet"}})
 
 
+def test_an_argument_that_is_not_taken_suggests_near_ones() -> None:
+    registry = Registry("backbone")
+
+    @registry.register_module()
+    class Base:
+        def __init__(self, depth: int = 1) -> None:
+            self.depth = depth
+
+    @registry.register_module()
+    class Child(Base):
+        def __init__(self, width: int = 1, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+
+    for kind, typo, near in (("Base", "dept", "depth"), ("Child", "dpth", "depth")):
+        with pytest.raises(TypeError, match=rf"^{kind}: .*'{typo}'; did you mean {near}"):
+            registry.build({"type": kind, typo: 3})
+    with pytest.raises(TypeError, match=r"'colour'$"):
+        registry.build({"type": "Base", "colour": 3})
+
+
+def test_a_key_error_of_an_inner_object_is_quoted_once() -> None:
+    registry = Registry("model")
+
+    @registry.register_module()
+    class Outer:
+        def __init__(self, inner: dict[str, Any]) -> None:
+            self.inner = registry.build(inner)
+
+    with pytest.raises(KeyError) as caught:
+        registry.build({"type": "Outer", "inner": {"type": "Outer", "inner": {"type": "Innr"}}})
+    assert caught.value.args[0].startswith("Outer: Outer: Innr is not in the model registry")
+
+
 # --- misses
 
 
@@ -347,6 +380,12 @@ def test_a_miss_suggests_names_of_parents_and_children() -> None:
     assert "did you mean Golden?" in tree.little.describe_missing("Goldn")
     assert "did you mean hound.Blood?" in tree.dogs.describe_missing("hound.Blod")
     assert "hound.Blood" in tree.dogs.describe_missing("Blood")
+
+
+def test_a_miss_suggests_the_name_of_a_class() -> None:
+    registry = Registry("norm")
+    registry.register_module(name=["LN", "L"], module=type("LayerNorm", (), {}))
+    assert "did you mean LN?" in registry.describe_missing("LayerNorm")
 
 
 def test_a_miss_in_an_empty_registry_asks_for_the_import() -> None:

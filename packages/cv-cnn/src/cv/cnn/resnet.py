@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cv.cnn.builder import MODELS
+from cv.cnn.freezing import freeze, hold_batch_norms
 from cv.cnn.init.functions import constant_init, kaiming_init
 from cv.cnn.init.pretrained import load_pretrained
 from cv.utils.errors import UsageError
@@ -181,7 +182,8 @@ class ResNet(nn.Module):
 
     Raises:
         KeyError: Another depth.
-        UsageError: Numbers of stages, strides, dilations and outputs that do not fit, or unknown style.
+        UsageError: Numbers of stages, strides, dilations, outputs and frozen stages that do not fit, or
+            unknown style.
     """
 
     arch_settings: dict[int, tuple[Any, tuple[int, ...]]] = {  # noqa: RUF012  (read by code for mmcv 1.x)
@@ -207,7 +209,9 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if depth not in self.arch_settings:
-            raise KeyError(f"invalid depth {depth} for resnet, it must be one of {list(self.arch_settings)}")
+            raise KeyError(
+                f"invalid depth {depth!r} for resnet, it must be one of {list(self.arch_settings)}"
+            )
         if not 1 <= num_stages <= 4:
             raise UsageError(f"num_stages must be in 1..4, got {num_stages}")
         if not len(strides) == len(dilations) == num_stages:
@@ -217,6 +221,8 @@ class ResNet(nn.Module):
             )
         if any(not 0 <= index < num_stages for index in out_indices):
             raise UsageError(f"out_indices must be stages below {num_stages}, got {out_indices}")
+        if frozen_stages > num_stages:
+            raise UsageError(f"frozen_stages must be at most num_stages={num_stages}, got {frozen_stages}")
         self.depth = depth
         self.num_stages = num_stages
         self.out_indices = out_indices
@@ -293,16 +299,8 @@ class ResNet(nn.Module):
         """
         super().train(mode)
         if self.bn_eval:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-                    if self.bn_frozen:
-                        for parameter in module.parameters():
-                            parameter.requires_grad = False
+            hold_batch_norms(self, freeze_parameters=self.bn_frozen)
         if mode and self.frozen_stages >= 0:
             stages = [getattr(self, name) for name in self.res_layers[: self.frozen_stages]]
-            for module in (self.conv1, self.bn1, *stages):
-                module.eval()
-                for parameter in module.parameters():
-                    parameter.requires_grad = False
+            freeze((self.conv1, self.bn1, *stages))
         return self

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from cv.cnn.builder import MODELS
+from cv.cnn.freezing import freeze, hold_batch_norms
 from cv.cnn.init.functions import constant_init, kaiming_init, normal_init
 from cv.cnn.init.pretrained import load_pretrained
 from cv.utils.errors import UsageError
@@ -58,7 +59,7 @@ class VGG(nn.Module):
 
     Raises:
         KeyError: Another depth.
-        UsageError: Numbers of stages, dilations and outputs that do not fit.
+        UsageError: Numbers of stages, dilations, outputs and frozen stages that do not fit.
     """
 
     arch_settings = {  # noqa: RUF012  (read by code for mmcv 1.x)
@@ -84,13 +85,15 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         if depth not in self.arch_settings:
-            raise KeyError(f"invalid depth {depth} for vgg, it must be one of {list(self.arch_settings)}")
+            raise KeyError(f"invalid depth {depth!r} for vgg, it must be one of {list(self.arch_settings)}")
         if not 1 <= num_stages <= 5:
             raise UsageError(f"num_stages must be in 1..5, got {num_stages}")
         if len(dilations) != num_stages:
             raise UsageError(f"dilations must have one entry per stage ({num_stages}), got {dilations}")
         if any(not 0 <= index < num_stages for index in out_indices):
             raise UsageError(f"out_indices must be stages below {num_stages}, got {out_indices}")
+        if frozen_stages > num_stages:
+            raise UsageError(f"frozen_stages must be at most num_stages={num_stages}, got {frozen_stages}")
         if num_classes > 0 and num_stages < 5:
             raise UsageError(f"a classifier needs all 5 stages, got num_stages={num_stages}")
         self.depth = depth
@@ -174,17 +177,8 @@ class VGG(nn.Module):
         """
         super().train(mode)
         if self.bn_eval:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-                    if self.bn_frozen:
-                        for parameter in module.parameters():
-                            parameter.requires_grad = False
+            hold_batch_norms(self, freeze_parameters=self.bn_frozen)
         if mode:
             for start, end in self.range_sub_modules[: max(self.frozen_stages, 0)]:
-                for index in range(start, end):
-                    layer = self.features[index]
-                    layer.eval()
-                    for parameter in layer.parameters():
-                        parameter.requires_grad = False
+                freeze(self.features[index] for index in range(start, end))
         return self

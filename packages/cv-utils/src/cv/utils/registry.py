@@ -11,9 +11,10 @@ this registry, then the same in its parent, and so on up.
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from cv.utils.errors import CvDeprecationWarning, UsageError
@@ -21,9 +22,11 @@ from cv.utils.errors import CvDeprecationWarning, UsageError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Registry", "build_from_cfg"]
+__all__ = ["Registry", "build_from_cfg", "construct"]
 
 _T = TypeVar("_T", bound=type)
+
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'$")  # as Python words it
 
 
 def build_from_cfg(
@@ -72,8 +75,18 @@ def build_from_cfg(
     else:
         raise TypeError(f"type must be a str or valid type, but got {type(kind)}")
 
+    return construct(cls, (), args)
+
+
+def construct(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Make an object of a class that a config names.
+
+    Raises:
+        Exception: What the constructor raised, as :func:`build_from_cfg` says. For an argument that it does
+            not take the text suggests near matches.
+    """
     try:
-        return cls(**args)
+        return cls(*args, **kwargs)
     except Exception as error:
         named = _with_class_name(error, cls)
         if named is None:
@@ -261,6 +274,12 @@ class Registry:
         near = _near_matches(key, known | set(providers))
         if not near and scope is not None:
             near = _near_matches(name, known | set(providers))
+        if not near:  # the name of a class that is registered under another one: BatchNorm2d as BN
+            by_class: dict[str, str] = {}
+            for registry in self._lineage():
+                for registered, cls in registry._module_dict.items():
+                    by_class.setdefault(cls.__name__, registered)
+            near = list(dict.fromkeys(by_class[found] for found in _near_matches(name, set(by_class))))
         if near:
             text += f"; did you mean {' or '.join(near)}?"
         elif not known:
@@ -464,6 +483,21 @@ def _near_matches(name: str, known: set[str]) -> list[str]:
     return list(dict.fromkeys(same_letters + near))[:3]
 
 
+def _near_arguments(error: Exception, cls: type) -> str:
+    """For an argument that a constructor does not take: those it takes that resemble it, as a question."""
+    import inspect
+
+    unknown = _UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
+    if unknown is None:
+        return ""
+    taken: set[str] = set()
+    for base in cls.__mro__[:-1]:  # constructors that take **kwargs pass them up
+        if "__init__" in vars(base):
+            taken |= set(inspect.signature(vars(base)["__init__"]).parameters)
+    near = _near_matches(unknown[1], taken - {"self", "args", "kwargs"} - {unknown[1]})
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def _entry_points_by_name(group: str) -> dict[str, list[EntryPoint]]:
     from importlib.metadata import entry_points
 
@@ -489,7 +523,10 @@ def _with_class_name(error: Exception, cls: type) -> Exception | None:
     kind = type(error)
     if not vars(error) and len(error.args) <= 1 and not isinstance(error, (OSError, SyntaxError)):
         try:
-            named = kind(f"{cls.__name__}: {error}")
+            # The text of a KeyError is the repr of its key; of a sentence, one more quote at every level.
+            sentence = kind is KeyError and " " in str(error.args[:1])
+            text = error.args[0] if sentence else error
+            named = kind(f"{cls.__name__}: {text}{_near_arguments(error, cls)}")
         except Exception:
             named = None
         if type(named) is kind:

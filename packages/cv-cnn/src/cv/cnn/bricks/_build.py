@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import nn
 
 from cv.utils import Registry
 from cv.utils.errors import UsageError
+from cv.utils.registry import construct
 
-__all__ = ["accepts_argument", "check_postfix", "resolve_layer", "snake_case"]
+__all__ = ["accepts_argument", "check_postfix", "make_layer", "resolve_layer", "snake_case"]
 
 
 def resolve_layer(cfg: Any, registry: Registry, default: str | None = None) -> tuple[Any, dict[str, Any]]:
@@ -43,6 +45,25 @@ def resolve_layer(cfg: Any, registry: Registry, default: str | None = None) -> t
     if isinstance(kind, type):
         return kind, arguments
     raise TypeError(f"type must be a str or a class, but got {kind!r} of {type(kind)}")
+
+
+def make_layer(
+    cls: type[nn.Module], args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> nn.Module:
+    """Make a layer from what the caller of a builder and the config give.
+
+    Raises:
+        TypeError: An argument is given by both, or the layer does not take it; the text names the class, the
+            argument and near matches. (Other exceptions of the constructor have the class's name in front.)
+    """
+    both = sorted(kwargs.keys() & arguments.keys())
+    if both:
+        raise TypeError(
+            f"{cls.__name__}: got multiple values for argument {both[0]!r}: {arguments[both[0]]!r} in the "
+            f"config, {kwargs[both[0]]!r} from the caller"
+        )
+    layer: nn.Module = construct(cls, args, {**kwargs, **arguments})
+    return layer
 
 
 @lru_cache(maxsize=512)

@@ -31,7 +31,7 @@ class ContextBlock(nn.Module):
             sigmoid).
 
     Raises:
-        UsageError: Unknown pooling or fusion, or none.
+        UsageError: Unknown pooling or fusion, or none, or no channels in the bottleneck.
     """
 
     _abbr_ = "context_block"
@@ -53,6 +53,10 @@ class ContextBlock(nn.Module):
         self.in_channels = in_channels
         self.ratio = ratio
         self.planes = int(in_channels * ratio)
+        if self.planes < 1:
+            raise UsageError(
+                f"in_channels times ratio must be at least 1, got in_channels={in_channels}, ratio={ratio}"
+            )
         self.pooling_type = pooling_type
         self.fusion_types = fusion_types
         if pooling_type == "att":

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from cv.cnn.bricks._build import resolve_layer
+from cv.cnn.bricks._build import make_layer, resolve_layer
 from cv.cnn.bricks.registry import CONV_LAYERS
 
 __all__ = ["build_conv_layer"]
@@ -40,5 +40,4 @@ def build_conv_layer(cfg: dict[str, Any] | None, *args: Any, **kwargs: Any) -> n
         KeyError: Missing or unknown type.
     """
     layer, arguments = resolve_layer(cfg, CONV_LAYERS, default="Conv2d")
-    conv: nn.Module = layer(*args, **kwargs, **arguments)
-    return conv
+    return make_layer(layer, args, kwargs, arguments)

@@ -10,20 +10,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from cv.cnn.bricks._build import accepts_argument
+from cv.cnn.bricks._build import accepts_argument, resolve_layer
 from cv.cnn.bricks.activation import build_activation_layer
 from cv.cnn.bricks.conv import build_conv_layer
 from cv.cnn.bricks.norm import build_norm_layer
 from cv.cnn.bricks.padding import build_padding_layer
-from cv.cnn.bricks.registry import ACTIVATION_LAYERS, PLUGIN_LAYERS
+from cv.cnn.bricks.registry import ACTIVATION_LAYERS, CONV_LAYERS, PLUGIN_LAYERS
 from cv.cnn.init.functions import constant_init, kaiming_init
 from cv.utils import to_ntuple
 from cv.utils.errors import UsageError
 
 __all__ = ["ConvModule"]
 
-# Padding modes that convolutions of torch do themselves; any other one is a layer in front.
-_BUILT_IN_PADDING = ("zeros", "circular")
 
 # The attributes that say what forward runs; each may be set later.
 _DECIDING = frozenset({"order", "norm_name", "with_norm", "with_activation", "with_explicit_padding"})
@@ -52,12 +50,13 @@ class ConvModule(nn.Module):
         inplace: Whether the activation overwrites its input. (Where the activation comes first it never
             does: that would change the tensor of the caller. ``act_cfg`` can say otherwise.)
         with_spectral_norm: Whether to apply spectral norm to the convolution's weight.
-        padding_mode: ``"zeros"`` and ``"circular"`` are done by the convolution, ``"reflect"``,
-            ``"replicate"`` and other padding layers by a layer in front of it.
+        padding_mode: ``"zeros"`` and, if it knows it, ``"circular"`` are done by the convolution,
+            ``"reflect"``, ``"replicate"`` and other padding layers by a layer in front of it.
         order: The order of ``"conv"``, ``"norm"`` and ``"act"``.
 
     Raises:
-        UsageError: A config is not a dict, or ``order`` does not hold each of the three once.
+        UsageError: A config is not a dict, ``bias`` another str than ``"auto"``, or ``order`` does not hold
+            each of the three once.
         KeyError: Unknown type in a config, or unknown padding mode.
     """
 
@@ -87,12 +86,15 @@ class ConvModule(nn.Module):
                 raise UsageError(f"{name} must be a dict or None, got {cfg!r} of {type(cfg)}")
         if not isinstance(order, tuple) or len(order) != 3 or set(order) != {"conv", "norm", "act"}:
             raise UsageError(f"order must be a tuple of 'conv', 'norm' and 'act', each once, got {order!r}")
+        if isinstance(bias, str) and bias != "auto":
+            raise UsageError(f"bias must be a bool or 'auto', got {bias!r}")
         self.conv_cfg = conv_cfg
         self.norm_cfg = norm_cfg
         self.act_cfg = act_cfg
         self.inplace = inplace
         self.with_spectral_norm = with_spectral_norm
-        self.with_explicit_padding = padding_mode not in _BUILT_IN_PADDING
+        own_padding = _pads_itself(conv_cfg, padding_mode)
+        self.with_explicit_padding = not own_padding
         self.order = order
         self.with_norm = norm_cfg is not None
         self.with_activation = act_cfg is not None
@@ -104,7 +106,7 @@ class ConvModule(nn.Module):
             self.padding_layer = _padding_layer(padding_mode, padding, kernel_size, dilation, n)
             conv_padding = 0
         # Only where it is needed: a convolution from elsewhere may not know the argument.
-        mode = {"padding_mode": "circular"} if padding_mode == "circular" else {}
+        mode = {"padding_mode": padding_mode} if own_padding and padding_mode != "zeros" else {}
         conv: Any = build_conv_layer(
             conv_cfg,
             in_channels,
@@ -201,6 +203,13 @@ class ConvModule(nn.Module):
         return cfg
 
 
+def _pads_itself(conv_cfg: dict[str, Any] | None, padding_mode: str) -> bool:
+    """Whether the convolution does this padding; for any other there is a layer in front."""
+    if padding_mode == "circular":
+        return accepts_argument(resolve_layer(conv_cfg, CONV_LAYERS, default="Conv2d")[0], "padding_mode")
+    return padding_mode == "zeros"
+
+
 def _spatial_dims(conv_cfg: dict[str, Any] | None) -> int:
     """1, 2 or 3 by the name of the convolution, which all three kinds carry in theirs."""
     name = str((conv_cfg or {}).get("type", "Conv2d")).lower()
@@ -224,6 +233,11 @@ def _padding_layer(
     # Padding layers take the last axis first.
     amounts: Any = tuple(amount for side in reversed(sides) for amount in side)
     if n != 2:
-        names = {"reflect": "ReflectionPad", "replicate": "ReplicationPad", "zero": "ZeroPad"}
+        names = {
+            "circular": "CircularPad",
+            "reflect": "ReflectionPad",
+            "replicate": "ReplicationPad",
+            "zero": "ZeroPad",
+        }
         mode = f"{names[mode]}{n}d" if mode in names else mode
     return build_padding_layer({"type": mode}, amounts)

@@ -63,6 +63,10 @@ class GeneralizedAttention(nn.Module):
         super().__init__()
         if len(attention_type) != 4 or set(attention_type) - {"0", "1"} or "1" not in attention_type:
             raise UsageError(f"attention_type must be four binary digits, not all 0, got {attention_type!r}")
+        if in_channels < num_heads:
+            raise UsageError(
+                f"in_channels must be at least num_heads, got {in_channels} channels and {num_heads} heads"
+            )
         self.in_channels = in_channels
         self.spatial_range = spatial_range
         self.num_heads = num_heads

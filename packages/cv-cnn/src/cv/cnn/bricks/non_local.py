@@ -146,6 +146,7 @@ class _NonLocalNd(nn.Module):
             self.phi = nn.Sequential(self.phi, pooling)
 
 
+@PLUGIN_LAYERS.register_module()
 class NonLocal1d(_NonLocalNd):
     """Non-local block for ``(N, C, L)``.
 
@@ -157,6 +158,8 @@ class NonLocal1d(_NonLocalNd):
             (``embedded_gaussian``; or ``gaussian``, ``dot_product``, ``concatenation``), and ``std`` (0.01)
             and ``zeros_init`` (True) of the initialisation.
     """
+
+    _abbr_ = "nonlocal_block"
 
     def __init__(
         self,
@@ -197,6 +200,7 @@ class NonLocal2d(_NonLocalNd):
             self._sub_sample(nn.MaxPool2d((2, 2)))
 
 
+@PLUGIN_LAYERS.register_module()
 class NonLocal3d(_NonLocalNd):
     """Non-local block for ``(N, C, T, H, W)``.
 
@@ -206,6 +210,8 @@ class NonLocal3d(_NonLocalNd):
         conv_cfg: Config of the convolutions.
         **kwargs: See :class:`NonLocal1d`.
     """
+
+    _abbr_ = "nonlocal_block"
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from cv.cnn.bricks._build import accepts_argument, check_postfix, resolve_layer, snake_case
+from cv.cnn.bricks._build import accepts_argument, check_postfix, make_layer, resolve_layer, snake_case
 from cv.cnn.bricks.registry import NORM_LAYERS
 from cv.utils.errors import UsageError
 
@@ -63,9 +63,9 @@ def build_norm_layer(
     if issubclass(cls, nn.GroupNorm):
         if "num_groups" not in arguments:
             raise UsageError(f'a norm config of type {cfg["type"]!r} must contain "num_groups", got {cfg}')
-        layer: nn.Module = cls(num_channels=num_features, **arguments)
+        layer = make_layer(cls, (), {"num_channels": num_features}, arguments)
     else:
-        layer = cls(num_features, **arguments)
+        layer = make_layer(cls, (num_features,), {}, arguments)
     for parameter in layer.parameters():
         parameter.requires_grad = requires_grad
     return name, layer

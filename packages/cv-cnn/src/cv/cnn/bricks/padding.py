@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules import padding as torch_padding
 
-from cv.cnn.bricks._build import resolve_layer
+from cv.cnn.bricks._build import make_layer, resolve_layer
 from cv.cnn.bricks.registry import PADDING_LAYERS
 
 __all__ = ["build_padding_layer"]
@@ -41,5 +41,4 @@ def build_padding_layer(cfg: dict[str, Any], *args: Any, **kwargs: Any) -> nn.Mo
         KeyError: Missing or unknown type.
     """
     cls, arguments = resolve_layer(cfg, PADDING_LAYERS)
-    layer: nn.Module = cls(*args, **kwargs, **arguments)
-    return layer
+    return make_layer(cls, args, kwargs, arguments)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from cv.cnn.bricks._build import check_postfix, resolve_layer, snake_case
+from cv.cnn.bricks._build import check_postfix, make_layer, resolve_layer, snake_case
 from cv.cnn.bricks.registry import PLUGIN_LAYERS
 
 __all__ = ["build_plugin_layer", "infer_abbr"]
@@ -31,8 +31,7 @@ def build_plugin_layer(cfg: dict[str, Any], postfix: int | str = "", **kwargs: A
     """
     cls, arguments = resolve_layer(cfg, PLUGIN_LAYERS)
     check_postfix(postfix)
-    layer: nn.Module = cls(**kwargs, **arguments)
-    return infer_abbr(cls) + str(postfix), layer
+    return infer_abbr(cls) + str(postfix), make_layer(cls, (), kwargs, arguments)
 
 
 def infer_abbr(class_type: type) -> str:

@@ -42,6 +42,14 @@ __all__ = [
 ]
 
 _Cfg = dict[str, Any]
+_DEFAULT_FFN: _Cfg = {
+    "type": "FFN",
+    "embed_dims": 256,
+    "feedforward_channels": 1024,
+    "num_fcs": 2,
+    "ffn_drop": 0.0,
+    "act_cfg": {"type": "ReLU", "inplace": True},
+}
 _OPERATIONS = ("self_attn", "norm", "ffn", "cross_attn")
 
 
@@ -89,6 +97,9 @@ class MultiheadAttention(BaseModule):
         batch_first: Whether inputs are ``(N, length, C)`` rather than ``(length, N, C)``.
         **kwargs: Further arguments of ``nn.MultiheadAttention``; ``dropout`` is an old name for
             ``attn_drop`` and the probability of ``dropout_layer`` together.
+
+    Raises:
+        UsageError: ``embed_dims`` is no multiple of ``num_heads``.
     """
 
     def __init__(
@@ -107,6 +118,8 @@ class MultiheadAttention(BaseModule):
             _deprecated("dropout", "attn_drop, proj_drop and dropout_layer", type(self))
             attn_drop = kwargs.pop("dropout")
             dropout_layer = {**(dropout_layer or {"type": "Dropout"}), "drop_prob": attn_drop}
+        if num_heads < 1 or embed_dims % num_heads:
+            raise UsageError(f"embed_dims must be a multiple of num_heads, got {embed_dims} and {num_heads}")
         self.embed_dims = embed_dims
         self.num_heads = num_heads
         self.batch_first = batch_first
@@ -257,7 +270,8 @@ class BaseTransformerLayer(BaseModule):
 
     Args:
         attn_cfgs: Config of the attentions: one for all, or a list with one for each.
-        ffn_cfgs: Config of the feed-forward networks, likewise.
+        ffn_cfgs: Config of the feed-forward networks, likewise. Where it is not given, or has no
+            ``embed_dims``, that is the attention's.
         operation_order: What runs, in order: any of ``"self_attn"``, ``"cross_attn"``, ``"ffn"``,
             ``"norm"``, each as often as wanted. If it begins with ``"norm"``, shortcuts go around the norms
             too (pre-norm).
@@ -275,14 +289,7 @@ class BaseTransformerLayer(BaseModule):
     def __init__(
         self,
         attn_cfgs: _Cfg | Sequence[_Cfg] | None = None,
-        ffn_cfgs: _Cfg | Sequence[_Cfg] = {  # noqa: B006  (never changed)
-            "type": "FFN",
-            "embed_dims": 256,
-            "feedforward_channels": 1024,
-            "num_fcs": 2,
-            "ffn_drop": 0.0,
-            "act_cfg": {"type": "ReLU", "inplace": True},
-        },
+        ffn_cfgs: _Cfg | Sequence[_Cfg] = _DEFAULT_FFN,
         operation_order: Sequence[str] | None = None,
         norm_cfg: _Cfg = {"type": "LN"},  # noqa: B006  (never changed)
         init_cfg: InitCfg = None,
@@ -316,6 +323,9 @@ class BaseTransformerLayer(BaseModule):
             self.attentions[0].embed_dims if attentions else _first(ffn_cfgs)["embed_dims"]  # type: ignore[assignment]
         )
 
+        if attentions and ffn_cfgs is _DEFAULT_FFN:
+            # Who gives no config means no width either.
+            ffn_cfgs = {key: value for key, value in _DEFAULT_FFN.items() if key != "embed_dims"}
         renamed = {"feedforward_channels": "feedforward_channels", "ffn_dropout": "ffn_drop"}
         renamed["ffn_num_fcs"] = "num_fcs"
         old = {new: kwargs[name] for name, new in renamed.items() if name in kwargs}

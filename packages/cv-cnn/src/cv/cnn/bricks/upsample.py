@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cv.cnn.bricks._build import resolve_layer
+from cv.cnn.bricks._build import make_layer, resolve_layer
 from cv.cnn.bricks.registry import UPSAMPLE_LAYERS
 from cv.cnn.init.functions import xavier_init
 
@@ -73,5 +73,4 @@ def build_upsample_layer(cfg: dict[str, Any], *args: Any, **kwargs: Any) -> nn.M
     cls, arguments = resolve_layer(cfg, UPSAMPLE_LAYERS)
     if cls is nn.Upsample and isinstance(cfg["type"], str):
         arguments["mode"] = cfg["type"]
-    layer: nn.Module = cls(*args, **kwargs, **arguments)
-    return layer
+    return make_layer(cls, args, kwargs, arguments)

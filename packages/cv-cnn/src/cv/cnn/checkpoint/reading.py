@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import pickletools
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,12 @@ import torch
 from cv.cnn.checkpoint.errors import TRUST_VARIABLE, UntrustedCheckpointError
 
 __all__ = ["read_checkpoint"]
+
+
+# What torch raises for content that it cannot make sense of.
+_DAMAGED = (pickle.UnpicklingError, EOFError, RuntimeError, ValueError)
+# The same, where no code of the file runs that could raise these itself.
+_DAMAGED_PLAIN = (AssertionError, AttributeError, LookupError, OverflowError, TypeError, struct.error)
 
 
 def read_checkpoint(
@@ -58,14 +65,17 @@ def read_checkpoint(
         return _read_safetensors(source, map_location)
 
     trust = trust or os.environ.get(TRUST_VARIABLE, "") not in ("", "0")
+    damaged = _DAMAGED if trust else _DAMAGED + _DAMAGED_PLAIN
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
         try:
             if trust:
                 return torch.load(file, map_location=map_location, weights_only=False)
             with torch.serialization.safe_globals(_plain_data_classes()):
                 return torch.load(file, map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, UnicodeDecodeError) as error:
+        except damaged as error:
             reason = _reason(error)
+            if "on a CUDA device" in reason:  # a sound file, and no GPU here: torch says what to do
+                raise RuntimeError(f"{name}: {reason}") from error
             unsafe = [] if trust else _unsafe_globals(cast(BinaryIO, file))
             if not unsafe and reason.startswith("Can only"):  # an allowed class used in a way that is not
                 unsafe = [reason]

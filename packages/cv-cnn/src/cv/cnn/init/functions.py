@@ -107,7 +107,12 @@ def bias_init_with_prob(prior_prob: float) -> float:
     """The bias for which a sigmoid gives ``prior_prob``: ``-log((1 - p) / p)``.
 
     It keeps the loss of a rare class small at the start (Lin et al., Focal Loss, 2017, section 4.1).
+
+    Raises:
+        ValueError: ``prior_prob`` is not between 0 and 1.
     """
+    if not 0 < prior_prob < 1:
+        raise ValueError(f"prior_prob must be between 0 and 1, got {prior_prob}")
     return -math.log((1 - prior_prob) / prior_prob)
 
 
@@ -120,7 +125,12 @@ def trunc_normal_(
 
     Returns:
         The tensor.
+
+    Raises:
+        ValueError: ``a`` is not below ``b``.
     """
+    if not a < b:
+        raise ValueError(f"a must be less than b, got a={a}, b={b}")
     with torch.no_grad():
         return nn.init.trunc_normal_(tensor, mean, std, a, b)
 

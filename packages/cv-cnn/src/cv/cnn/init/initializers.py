@@ -11,6 +11,7 @@ A config picks the layers by class name (``layer``), children by attribute name 
 from __future__ import annotations
 
 import copy
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -316,5 +317,9 @@ def _initialize_override(module: nn.Module, override: Any, outer: Mapping[str, A
         elif "type" not in own and not is_pretrained_cfg(own):
             raise ValueError(f'`override` must contain the key "type" beside its arguments, but got {one}')
         if not hasattr(module, name):
-            raise RuntimeError(f"module did not have attribute {name}, but init_cfg is {{**{outer}, {one}}}")
+            near = difflib.get_close_matches(name, dict(module.named_children()))
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise RuntimeError(
+                f"{type(module).__name__} did not have attribute {name}, but override is {one}{hint}"
+            )
         _initialize(getattr(module, name), own, wholemodule=True)
