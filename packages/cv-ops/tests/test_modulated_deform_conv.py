@@ -137,14 +137,17 @@ def test_random_geometry_is_what_the_paper_defines(data):
     )
 
 
-def test_a_map_of_many_chunks_is_computed_like_a_small_one():
-    # 900 columns of 8 bytes a pixel and 3 x 2700 pixels: several chunks, cut inside and across images
-    geometry = {"n": 3, "channels": 100, "out_channels": 3, "size": (60, 45)}
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_map_of_many_chunks_is_computed_like_a_small_one(device):
+    # 900 columns of 8 bytes a pixel and 4 x 2700 pixels are 74 MiB: several chunks (on CUDA, which takes
+    # 64 MiB at a time, two), cut inside and across images
+    geometry = {"n": 4, "channels": 100, "out_channels": 3, "size": (60, 45)}
     assert_matches_oracle(
         bind(modulated_deform_conv2d, padding=1),
         bind(oracle.modulated_deform_conv2d, padding=(1, 1)),
         make_inputs(**geometry),
         dtype=torch.float64,
+        device=device,
         backward=True,
         scale=100.0,
     )
