@@ -266,7 +266,13 @@ def test_ctrl_c_leaves_no_processes(tmp_path: Path, method: str, whole_group: bo
     pids.mkdir()
     command = script(tmp_path, f"track_parallel_progress(sleep_and_tell, [{str(pids)!r}] * 8, 2)", method)
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # What a shell runs in the background ignores Ctrl-C, and the tests may run there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert wait_until(lambda: len(list(pids.iterdir())) == 2)
