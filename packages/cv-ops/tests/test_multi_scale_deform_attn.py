@@ -244,6 +244,22 @@ def test_pixels_without_weight_do_not_count(device):
     assert (out == 2.0).all()
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_attention_that_is_not_finite_touches_no_pixel_outside(bad, device):
+    # Times the weight 0 of a pixel outside the map it is NaN; that pixel's key is another map's, or none.
+    sizes, starts = torch.tensor([[2, 2]], device=device), torch.tensor([5], device=device)
+    value = torch.ones(1, 14, 1, 20, device=device, requires_grad=True)
+    outside = torch.tensor([-0.6, 0.5, 1.6, 9.0], device=device)
+    places = torch.cartesian_prod(outside, outside)[None, :, None, None, None]  # (1, 16 queries, 1, 1, 1, 2)
+    weights = torch.full((1, 16, 1, 1, 1), bad, device=device)
+    multi_scale_deformable_attn(value, sizes, starts, places, weights).sum().backward()
+    touched = value.grad[0, :, 0].ne(0).any(-1)
+    assert not touched[:5].any()
+    assert not touched[9:].any()
+    assert touched[5:9].all()  # by the query in the middle
+
+
 def test_levels_outside_the_keys():
     value, sizes, starts, places, weights = make_inputs()
     for bad_sizes, bad_starts in (

@@ -26,6 +26,10 @@ inline Geometry make_geometry(const Tensor& input, const Tensor& offset, const s
   STD_TORCH_CHECK(stride_h > 0 && stride_w > 0 && dilation_h > 0 && dilation_w > 0 && pad_h >= 0 && pad_w >= 0 &&
                       groups > 0 && deform_groups > 0,
                   "deform_conv2d: stride, dilation, groups and deform_groups must be positive, padding not negative");
+  const int64_t most = int64_t{1} << 30;  // what is computed from these then fits
+  STD_TORCH_CHECK(stride_h < most && stride_w < most && dilation_h < most && dilation_w < most && pad_h < most &&
+                      pad_w < most,
+                  "deform_conv2d: stride, dilation and padding must be below 2^30");
   STD_TORCH_CHECK(on_same_device(offset, input) && on_same_device(weight, input) &&
                       (!mask || on_same_device(*mask, input)),
                   "deform_conv2d: input, offset, mask and weight must be on one device");

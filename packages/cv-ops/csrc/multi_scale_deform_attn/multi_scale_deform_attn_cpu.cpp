@@ -64,10 +64,11 @@ CV_HD void find_pixels(int64_t n, const T* CV_RESTRICT locations, const T* CV_RE
     const Tap<T> x = make_tap(locations[2 * s], width[s]), y = make_tap(locations[2 * s + 1], height[s]);
     key[s] = start[s] + y.low * columns[s] + x.low;
     const T top = attention[s] * y.low_weight, bottom = attention[s] * y.high_weight;
-    w0[s] = top * x.low_weight;
-    w1[s] = top * x.high_weight;
-    w2[s] = bottom * x.low_weight;
-    w3[s] = bottom * x.high_weight;
+    // Not the product alone: attention that is not finite times 0 is NaN, and the pixel outside would be touched.
+    w0[s] = y.in_low * x.in_low != T(0) ? top * x.low_weight : T(0);
+    w1[s] = y.in_low * x.in_high != T(0) ? top * x.high_weight : T(0);
+    w2[s] = y.in_high * x.in_low != T(0) ? bottom * x.low_weight : T(0);
+    w3[s] = y.in_high * x.in_high != T(0) ? bottom * x.high_weight : T(0);
   }
 }
 
