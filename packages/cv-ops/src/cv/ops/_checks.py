@@ -29,7 +29,6 @@ def check_tensors(**values: Any) -> None:
 def check_floating(**tensors: Any) -> None:
     """Raises a TypeError for an argument that is not a tensor of a floating dtype."""
     for name, t in tensors.items():
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(t).__name__}")
+        check_tensors(**{name: t})
         if not t.is_floating_point():
             raise TypeError(f"{name} must have a floating dtype, got {t.dtype}")
