@@ -6,10 +6,11 @@ Each case takes valid arguments of one operator, layer or compiled operator (``f
 spoils none to three of them (``fuzz_ops_spoil.py``): another rank, dtype or device, NaN, infinite, huge,
 negative and fractional values, zero and huge sizes, other memory layouts, indices out of range, arrays that
 torch cannot share. A case is made from its number alone, so that a failure is repeated with
-``--first N --cases 1``. Calls happen
-in a child process with a limit on its address space and on the time of a case. Allowed outcomes are a result
-(then its gradient is taken too) and an exception with a text. A crash, a hang, or an exception that users
-should not see (``AttributeError``, ``IndexError`` … from inside) is a failure.
+``--first N --cases 1``. Calls happen in a child process with a limit on its address space and on the time
+of a case. Allowed outcomes are a result (then its gradient is taken too) and an exception with a text. A
+crash, a hang, or an exception that users should not see (``AttributeError``, ``IndexError`` … from inside) is
+a failure. A case that does not end is counted as slow, and no failure, if an argument has more elements than
+can be read in that time: an expanded tensor takes no memory.
 
 Under AddressSanitizer (``nox -s sanitize -- benchmarks/fuzz_ops.py``) accesses outside of a tensor crash too.
 """
@@ -35,6 +36,7 @@ from fuzz_ops_spoil import spoil
 from torch import Tensor
 
 SECONDS = 20  # a single case
+SLOW_ELEMENTS = 2**32  # of an argument: reading them may take longer than that
 EXTRA_BYTES = 6 * 2**30  # address space of the child on top of what it has at the start
 #: What an operator may raise. MemoryError and the allocator's RuntimeError come with huge output sizes.
 ALLOWED = (ValueError, TypeError, RuntimeError, AssertionError, MemoryError, OverflowError)
@@ -74,7 +76,7 @@ def run_child(
     case: int, last: int, end: float, names: list[str], outcomes: Counter[str], failures: list[dict[str, Any]]
 ) -> int:
     """Cases from ``case`` on in a new process, until it dies or the work is done; gives the next case."""
-    begun = ""
+    begun, elements = "", 0
 
     def report(what: str) -> None:
         name = names[case % len(names)]
@@ -88,7 +90,10 @@ def run_child(
     try:
         while time.monotonic() < end:
             if not ours.poll(SECONDS):
-                report("hangs")
+                if elements < SLOW_ELEMENTS:
+                    report("hangs")
+                else:
+                    outcomes["slow"] += 1
                 return case + 1
             try:
                 outcome, wrong = ours.recv()
@@ -99,7 +104,7 @@ def run_child(
             if outcome == "end":
                 return last
             if outcome == "begin":
-                begun = wrong
+                begun, elements = wrong
                 continue
             outcomes[outcome] += 1
             if wrong:
@@ -122,8 +127,9 @@ def work(connection: Connection[Any, Any], first: int, last: int, names: list[st
     torch.set_num_threads(2)
     warnings.simplefilter("ignore")
     for case in range(first, last):
+        connection.send(("begin", ("while the arguments were made", 0)))
         function, args = make_case(case, names[case % len(names)])
-        connection.send(("begin", show(args)))
+        connection.send(("begin", (show(args), max((t.numel() for t in tensors(args)), default=0))))
         connection.send(run_case(function, args))
     connection.send(("end", None))
 

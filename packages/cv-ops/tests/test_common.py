@@ -184,8 +184,10 @@ def test_arrays_of_any_layout_are_taken(spoil):
         lambda x: ops.bbox_overlaps(x, x),
         lambda x: ops.box_iou_rotated(x, x),
         lambda x: ops.corner_pool(x, "top"),
+        lambda x: ops.CrissCrossAttention(2)(x),
         lambda x: ops.DeformConv2d(2, 2, 3)(x, x),
         lambda x: ops.psa_mask(x, "collect"),
+        lambda x: ops.SAConv2d(2, 2, 3, use_deform=True)(x),
         lambda x: ops.point_sample(x, x),
         lambda x: ops.sigmoid_focal_loss(x, x),
         lambda x: ops.softmax_focal_loss(torch.zeros(1, 2), x),
@@ -198,12 +200,3 @@ def test_what_is_no_tensor_is_named(call):
     for value in ([1.0], None, np.zeros(2)):
         with pytest.raises(TypeError, match=r"(must be|of \w+ must be) a tensor, got"):
             call(value)
-
-
-@pytest.mark.parametrize("op", ["roi_align", "deform_roi_pool"])
-def test_the_compiled_operators_too_refuse_more_samples_than_end_in_time(op):
-    x, rois = torch.zeros(1, 1, 4, 4), torch.zeros(1, 5)
-    numbers = (1.0, 2, 2, 4097)
-    args = (x, rois, *numbers, True) if op == "roi_align" else (x, rois, None, *numbers, 0.1)
-    with pytest.raises(RuntimeError, match="sampling_ratio must be at most 4096"):
-        getattr(torch.ops.cv, op)(*args)

@@ -413,11 +413,15 @@ def test_names_of_checkpoints_and_the_registry():
 def test_the_layer_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="embed_dims must be divisible by num_heads, got 10 and 4"):
         MultiScaleDeformableAttention(embed_dims=10, num_heads=4)
-    with pytest.raises(ValueError, match="num_points must be positive"):
-        MultiScaleDeformableAttention(num_points=0)
+    for name in ("num_points", "embed_dims"):
+        with pytest.raises(ValueError, match=f"{name} must be positive"):
+            MultiScaleDeformableAttention(**{name: 0})
     layer, x = make_layer()
     with pytest.raises(ValueError, match="must be given"):
         layer(x["query"])
+    for name in ("identity", "query_pos", "key_padding_mask"):
+        with pytest.raises(TypeError, match=f"{name} must be a tensor, got list"):
+            layer(**(x | {name: [1.0]}))
     with pytest.raises(ValueError, match="but value has 40"):
         layer(**(x | {"value": x["value"][:40]}))
     with pytest.raises(ValueError, match="last dimension of reference_points must be 2 or 4"):

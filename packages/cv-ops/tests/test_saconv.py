@@ -102,6 +102,16 @@ def test_tiny_maps(size):
     assert torch.isfinite(out).all()
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (4, 6, 6), (2, 3, 6, 6), (1, 4, 0, 6), (1, 4, 6, 0)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 4, H, W\) and at least one pixel, got \("):
+        make_layer(padding=1)(torch.zeros(shape, dtype=torch.float64))
+
+
+def test_no_images_give_none():
+    assert make_layer(padding=1)(torch.zeros(0, 4, 5, 5, dtype=torch.float64)).shape == (0, 6, 5, 5)
+
+
 @pytest.mark.parametrize("use_deform", [False, True])
 def test_autocast(use_deform):
     layer = make_layer(padding=1, use_deform=use_deform).float()

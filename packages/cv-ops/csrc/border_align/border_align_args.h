@@ -12,7 +12,7 @@ inline Params make_params(const Tensor& boxes, int64_t n, int64_t channels, int6
   STD_TORCH_CHECK(boxes.dim() == 3 && boxes.size(0) == n && boxes.size(2) == 4,
                   "border_align: boxes must have shape (N, K, 4)");
   STD_TORCH_CHECK(pool_size > 0 && pool_size < (int64_t{1} << 24), "border_align: pool_size must be positive");
-  STD_TORCH_CHECK(h * w < (int64_t{1} << 31), "border_align: a map must have fewer than 2^31 pixels");
+  STD_TORCH_CHECK(checked_product(h, w) < (int64_t{1} << 31), "border_align: a map must have fewer than 2^31 pixels");
   return Params{n, channels / kBorders, h, w, boxes.size(1), pool_size};
 }
 

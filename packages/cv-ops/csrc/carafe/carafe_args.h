@@ -14,8 +14,9 @@ inline Params make_params(const Tensor& features, const Tensor& masks, int64_t k
                   "carafe: kernel_size must be odd, group_size and scale_factor positive");
   const Params p{features.size(0), features.size(1), features.size(2), features.size(3), kernel, groups, scale};
   STD_TORCH_CHECK(p.channels % groups == 0, "carafe: group_size must divide the channels");
-  STD_TORCH_CHECK(masks.size(0) == p.batch && masks.size(1) == groups * p.taps() && masks.size(2) == p.out_height() &&
-                      masks.size(3) == p.out_width(),
+  STD_TORCH_CHECK(masks.size(0) == p.batch && masks.size(1) == checked_product(groups, p.taps()) &&
+                      masks.size(2) == checked_product(p.height, scale) &&
+                      masks.size(3) == checked_product(p.width, scale),
                   "carafe: masks must have shape (N, group_size * kernel_size^2, scale * H, scale * W)");
   STD_TORCH_CHECK(features.scalar_type() == masks.scalar_type(), "carafe: features and masks must have one dtype");
   STD_TORCH_CHECK(on_same_device(features, masks), "carafe: features and masks must be on one device");

@@ -32,7 +32,8 @@ inline Tensor channels_last(const Tensor& t) {
 inline Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, ScalarType dtype,
                        bool channels_last) {
   if (!channels_last) return empty_beside(like, {n, c, h, w}, dtype);
-  const int64_t sizes[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};  // as torch has them if one is 0 too
+  const int64_t row = checked_product(w, c), image = checked_product(h, row);
+  const int64_t sizes[] = {n, c, h, w}, strides[] = {image, 1, row, c};  // as torch has them if one is 0 too
   return empty_strided_beside(like, 4, sizes, strides, dtype);
 }
 

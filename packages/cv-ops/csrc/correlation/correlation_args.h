@@ -15,6 +15,11 @@ inline Params check(const Tensor& first, const Tensor& second, int64_t kernel, i
                   "correlation: inputs must share dtype and device");
   STD_TORCH_CHECK(kernel > 0 && displacement >= 0 && stride > 0 && padding >= 0 && dilation > 0 && dilation_patch > 0,
                   "correlation: sizes must be positive");
+  for (const int64_t option : {kernel, displacement, stride, padding, dilation, dilation_patch})
+    STD_TORCH_CHECK(option < (int64_t{1} << 30), "correlation: sizes must be below 2^30");  // products of two then fit
+  const int64_t window = (kernel - 1) * dilation + 1;
+  STD_TORCH_CHECK(window <= first.size(2) + 2 * padding && window <= first.size(3) + 2 * padding,
+                  "correlation: kernel_size must not be larger than the padded maps");
   return {first.size(0), first.size(1), first.size(2), first.size(3), kernel,
           displacement,  stride,        padding,       dilation,      dilation_patch};
 }

@@ -10,7 +10,7 @@
 namespace cv::deform_conv {
 
 inline int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation) {
-  const int64_t span = size + 2 * pad - (dilation * (kernel - 1) + 1);
+  const int64_t span = size + 2 * pad - (checked_product(dilation, kernel - 1) + 1);
   return span < 0 ? 0 : span / stride + 1;
 }
 
@@ -44,14 +44,15 @@ inline Geometry make_geometry(const Tensor& input, const Tensor& offset, const s
                       weight.size(1) == g.channels / groups,
                   "deform_conv2d: channels must be divisible by groups and deform_groups, and match the weight");
   const int64_t limit = int64_t{1} << 31;
-  STD_TORCH_CHECK(g.height * g.width < limit && g.out_plane() < limit,
+  STD_TORCH_CHECK(checked_product(g.height, g.width) < limit && checked_product(g.out_h, g.out_w) < limit,
                   "deform_conv2d: a map must have fewer than 2^31 pixels");
   const auto has_shape = [&](const Tensor& t, int64_t c) {
     return t.size(0) == g.batch && t.size(1) == c && t.size(2) == g.out_h && t.size(3) == g.out_w;
   };
-  STD_TORCH_CHECK(has_shape(offset, 2 * deform_groups * g.taps()),
+  const int64_t weights = checked_product(deform_groups, checked_product(g.kernel_h, g.kernel_w));
+  STD_TORCH_CHECK(has_shape(offset, checked_product(2, weights)),
                   "deform_conv2d: offset must have shape (N, 2 * deform_groups * taps, out_h, out_w)");
-  STD_TORCH_CHECK(!mask || has_shape(*mask, deform_groups * g.taps()),
+  STD_TORCH_CHECK(!mask || has_shape(*mask, weights),
                   "deform_conv2d: mask must have shape (N, deform_groups * taps, out_h, out_w)");
   return g;
 }

@@ -13,10 +13,8 @@ inline Params make_params(const Tensor& rois, const std::optional<Tensor>& offse
                           int64_t w, double spatial_scale, int64_t pooled_h, int64_t pooled_w, int64_t sampling_ratio,
                           double gamma) {
   STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 5, "deform_roi_pool: rois must have shape (K, 5)");
-  STD_TORCH_CHECK(pooled_h > 0 && pooled_w > 0, "deform_roi_pool: output_size must be positive");
   constexpr double largest = std::numeric_limits<double>::max();
   STD_TORCH_CHECK(gamma >= -largest && gamma <= largest, "deform_roi_pool: gamma must be finite");
-  STD_TORCH_CHECK(h * w < (int64_t{1} << 31), "deform_roi_pool: a map must have fewer than 2^31 pixels");
   if (offset) {
     STD_TORCH_CHECK(offset->dim() == 4 && offset->size(0) == rois.size(0) && offset->size(1) == 2 &&
                         offset->size(2) == pooled_h && offset->size(3) == pooled_w,
@@ -24,11 +22,13 @@ inline Params make_params(const Tensor& rois, const std::optional<Tensor>& offse
     STD_TORCH_CHECK(is_floating(*offset), "deform_roi_pool: offset must have a floating dtype");
     STD_TORCH_CHECK(on_same_device(rois, *offset), "deform_roi_pool: offset must be on the device of rois");
   }
-  return Params{{n, c, h, w, pooled_h, pooled_w, sampling_ratio, spatial_scale, true}, gamma};
+  const Params p{{n, c, h, w, pooled_h, pooled_w, sampling_ratio, spatial_scale, true}, gamma};
+  roi::check_numbers("deform_roi_pool", p);
+  return p;
 }
 
-inline void check_map(const Tensor& x, const Tensor& rois, double spatial_scale, int64_t sampling_ratio) {
-  roi::check_map_and_rois("deform_roi_pool", x, rois, 5, spatial_scale, sampling_ratio);
+inline void check_map(const Tensor& x, const Tensor& rois) {
+  roi::check_map_and_rois("deform_roi_pool", x, rois, 5);
 }
 
 inline void check_grad(const Tensor& grad, const Tensor& rois, const Params& p) {

@@ -10,7 +10,7 @@ using torch::stable::parallel_for;
 
 Tensor deform_roi_pool_cpu(const Tensor& input, const Tensor& rois, std::optional<Tensor> offset, double spatial_scale,
                            int64_t pooled_h, int64_t pooled_w, int64_t sampling_ratio, double gamma) {
-  check_map(input, rois, spatial_scale, sampling_ratio);
+  check_map(input, rois);
   const Params p = make_params(rois, offset, input.size(0), input.size(1), input.size(2), input.size(3), spatial_scale,
                                pooled_h, pooled_w, sampling_ratio, gamma);
   const Coordinates at(rois, offset, input.scalar_type());
@@ -126,7 +126,7 @@ void offset_gradient(const T* x, const roi::OutputGrad<T>& grad, const Sampler<T
 Tensor deform_roi_pool_offset_backward_cpu(const Tensor& grad, const Tensor& input, const Tensor& rois,
                                            const Tensor& offset, double spatial_scale, int64_t pooled_h,
                                            int64_t pooled_w, int64_t sampling_ratio, double gamma) {
-  check_map(input, rois, spatial_scale, sampling_ratio);
+  check_map(input, rois);
   const Params p = make_params(rois, offset, input.size(0), input.size(1), input.size(2), input.size(3), spatial_scale,
                                pooled_h, pooled_w, sampling_ratio, gamma);
   check_grad(grad, rois, p);

@@ -20,7 +20,7 @@ auto sampler_of(const Coordinates& at, const Params& p) {
 Tensor deform_roi_pool_cuda(const Tensor& input, const Tensor& rois, std::optional<Tensor> offset,
                             double spatial_scale, int64_t pooled_h, int64_t pooled_w, int64_t sampling_ratio,
                             double gamma) {
-  check_map(input, rois, spatial_scale, sampling_ratio);
+  check_map(input, rois);
   const Params p = make_params(rois, offset, input.size(0), input.size(1), input.size(2), input.size(3), spatial_scale,
                                pooled_h, pooled_w, sampling_ratio, gamma);
   CudaScope scope(input);
@@ -89,7 +89,7 @@ __global__ void offset_kernel(int64_t tasks, const T* CV_RESTRICT grad, Layout o
 Tensor deform_roi_pool_offset_backward_cuda(const Tensor& grad, const Tensor& input, const Tensor& rois,
                                             const Tensor& offset, double spatial_scale, int64_t pooled_h,
                                             int64_t pooled_w, int64_t sampling_ratio, double gamma) {
-  check_map(input, rois, spatial_scale, sampling_ratio);
+  check_map(input, rois);
   const Params p = make_params(rois, offset, input.size(0), input.size(1), input.size(2), input.size(3), spatial_scale,
                                pooled_h, pooled_w, sampling_ratio, gamma);
   check_grad(grad, rois, p);

@@ -8,22 +8,22 @@ namespace cv::psa_mask {
 
 inline Geometry geometry_of(const Tensor& input, int64_t mask_h, int64_t mask_w, bool distribute) {
   STD_TORCH_CHECK(input.dim() == 4, "psa_mask: input must be [N, mask_h * mask_w, H, W]");
-  STD_TORCH_CHECK(mask_h > 0 && mask_w > 0 && input.size(1) == mask_h * mask_w,
+  STD_TORCH_CHECK(mask_h > 0 && mask_w > 0 && input.size(1) == checked_product(mask_h, mask_w),
                   "psa_mask: input must have mask_h * mask_w channels");
   return {input.size(0), input.size(2), input.size(3), mask_h, mask_w, distribute};
 }
 
 inline Geometry geometry_of_grad(const Tensor& grad, int64_t mask_h, int64_t mask_w, bool distribute) {
-  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(1) == grad.size(2) * grad.size(3) && mask_h > 0 && mask_w > 0,
+  STD_TORCH_CHECK(grad.dim() == 4 && grad.size(1) == checked_product(grad.size(2), grad.size(3)) && mask_h > 0 && mask_w > 0,
                   "psa_mask_backward: grad must be [N, H * W, H, W]");
   return {grad.size(0), grad.size(2), grad.size(3), mask_h, mask_w, distribute};
 }
 
 inline Tensor empty_pairs(const Tensor& x, const Geometry& g) {
-  return empty_beside(x, {g.n, g.h * g.w, g.h, g.w}, x.scalar_type());
+  return empty_beside(x, {g.n, checked_product(g.h, g.w), g.h, g.w}, x.scalar_type());
 }
 inline Tensor empty_masks(const Tensor& x, const Geometry& g) {
-  return empty_beside(x, {g.n, g.mask_h * g.mask_w, g.h, g.w}, x.scalar_type());
+  return empty_beside(x, {g.n, checked_product(g.mask_h, g.mask_w), g.h, g.w}, x.scalar_type());
 }
 
 }  // namespace cv::psa_mask

@@ -11,14 +11,14 @@ inline Params make_params(const Tensor& beside, const Tensor& rois, int64_t n, i
                           double spatial_scale, int64_t pooled_h, int64_t pooled_w, int64_t sampling_ratio,
                           bool aligned, bool clockwise) {
   STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 6, "roi_align_rotated: rois must have shape (K, 6)");
-  STD_TORCH_CHECK(pooled_h > 0 && pooled_w > 0, "roi_align_rotated: output_size must be positive");
-  STD_TORCH_CHECK(h * w < (int64_t{1} << 31), "roi_align_rotated: a map must have fewer than 2^31 pixels");
   STD_TORCH_CHECK(on_same_device(beside, rois), "roi_align_rotated: rois must be on the device of input");
-  return Params{{n, c, h, w, pooled_h, pooled_w, sampling_ratio, spatial_scale, aligned}, clockwise};
+  const Params p{{n, c, h, w, pooled_h, pooled_w, sampling_ratio, spatial_scale, aligned}, clockwise};
+  roi::check_numbers("roi_align_rotated", p);
+  return p;
 }
 
-inline void check_forward(const Tensor& x, const Tensor& rois, double spatial_scale, int64_t sampling_ratio) {
-  roi::check_map_and_rois("roi_align_rotated", x, rois, 6, spatial_scale, sampling_ratio);
+inline void check_forward(const Tensor& x, const Tensor& rois) {
+  roi::check_map_and_rois("roi_align_rotated", x, rois, 6);
 }
 
 inline void check_grad(const Tensor& grad, const Tensor& rois, const Params& p) {

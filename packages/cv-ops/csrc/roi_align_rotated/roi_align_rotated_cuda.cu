@@ -17,7 +17,7 @@ auto sampler_of(const Tensor& regions, const Params& p) {
 
 Tensor roi_align_rotated_cuda(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_h,
                               int64_t pooled_w, int64_t sampling_ratio, bool aligned, bool clockwise) {
-  check_forward(input, rois, spatial_scale, sampling_ratio);
+  check_forward(input, rois);
   const Params p = make_params(input, rois, input.size(0), input.size(1), input.size(2), input.size(3), spatial_scale,
                                pooled_h, pooled_w, sampling_ratio, aligned, clockwise);
   CudaScope scope(input);

@@ -9,11 +9,11 @@ namespace cv::roi_pool {
 
 inline Params make_params(const Tensor& x, const Tensor& rois, double spatial_scale, int64_t pooled_h,
                           int64_t pooled_w) {
-  roi::check_map_and_rois("roi_pool", x, rois, 5, spatial_scale, 0);
-  STD_TORCH_CHECK(pooled_h > 0 && pooled_w > 0 && pooled_h < (1 << 24) && pooled_w < (1 << 24),
-                  "roi_pool: output_size must be positive and below 2^24");
-  STD_TORCH_CHECK(x.size(2) * x.size(3) < (int64_t{1} << 31), "roi_pool: a map must have fewer than 2^31 pixels");
-  return Params{x.size(0), x.size(1), x.size(2), x.size(3), pooled_h, pooled_w, 0, spatial_scale, false};
+  roi::check_map_and_rois("roi_pool", x, rois, 5);
+  STD_TORCH_CHECK(pooled_h < (1 << 24) && pooled_w < (1 << 24), "roi_pool: output_size must be below 2^24");
+  const Params p{x.size(0), x.size(1), x.size(2), x.size(3), pooled_h, pooled_w, 0, spatial_scale, false};
+  roi::check_numbers("roi_pool", p);
+  return p;
 }
 
 // The backward pass knows the winning pixels and needs only the image of each box.
@@ -26,7 +26,7 @@ inline Params backward_params(const Tensor& grad, const Tensor& rois, const Tens
     STD_TORCH_CHECK(grad.size(d) == argmax.size(d), "roi_pool_backward: argmax must have the shape of grad");
   STD_TORCH_CHECK(grad.size(1) == c, "roi_pool_backward: grad must have the channels of the input");
   STD_TORCH_CHECK(argmax.scalar_type() == ScalarType::Int, "roi_pool_backward: argmax must be int32");
-  STD_TORCH_CHECK(h * w < (int64_t{1} << 31), "roi_pool_backward: a map must have fewer than 2^31 pixels");
+  STD_TORCH_CHECK(checked_product(h, w) < (int64_t{1} << 31), "roi_pool_backward: a map must have fewer than 2^31 pixels");
   STD_TORCH_CHECK(on_same_device(grad, rois) && on_same_device(grad, argmax),
                   "roi_pool_backward: all tensors must be on one device");
   return Params{n, c, h, w, grad.size(2), grad.size(3), 0, 1.0, false};

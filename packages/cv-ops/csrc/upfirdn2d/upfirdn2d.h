@@ -27,7 +27,8 @@ struct Axis {
   int64_t in, out, up, down, pad, taps;
 
   static Axis make(int64_t in, int64_t up, int64_t down, int64_t pad0, int64_t pad1, int64_t taps) {
-    return {in, floor_div(in * up + pad0 + pad1 - taps, down) + 1, up, down, pad0, taps};
+    const int64_t out = floor_div(in * up + pad0 + pad1 - taps, down) + 1;
+    return {in, out, up, out > 1 ? down : 1, pad0, taps};  // one output has no next one: down may be beyond memory
   }
 
   // The first tap of output o that meets a sample, and that sample; the next ones are tap + up and sample + 1.

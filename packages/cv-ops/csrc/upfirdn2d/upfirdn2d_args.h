@@ -21,7 +21,12 @@ inline Params check(const Tensor& input, const Tensor& kernel, int64_t up_x, int
                       kernel.scalar_type() == opmath_dtype(input.scalar_type()),
                   "upfirdn2d: kernel must have the dtype of input, or float32 for half types");
   STD_TORCH_CHECK(up_x > 0 && up_y > 0 && down_x > 0 && down_y > 0, "upfirdn2d: up and down must be positive");
-  const Params p{input.size(0) * input.size(1),
+  constexpr int64_t most = int64_t{1} << 59;  // sums of a few of them fit
+  for (const int64_t pad : {pad_x0, pad_x1, pad_y0, pad_y1})
+    STD_TORCH_CHECK(pad >= -most && pad <= most, "upfirdn2d: pad is too large");
+  STD_TORCH_CHECK(checked_product(input.size(2), up_y) <= most && checked_product(input.size(3), up_x) <= most,
+                  "upfirdn2d: up is too large");
+  const Params p{checked_product(input.size(0), input.size(1)),
                  Axis::make(input.size(2), up_y, down_y, pad_y0, pad_y1, kernel.size(0)),
                  Axis::make(input.size(3), up_x, down_x, pad_x0, pad_x1, kernel.size(1)), flip};
   STD_TORCH_CHECK(p.y.out >= 0 && p.x.out >= 0, "upfirdn2d: the padded input is smaller than the kernel");

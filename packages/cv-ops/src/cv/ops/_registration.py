@@ -70,7 +70,7 @@ def register(
             f"{op}: the schema must have neither defaults nor keyword-only arguments, got {schema}"
         )
     name = schema.name.removeprefix("cv::")
-    torch.library.register_fake(op, fake if check is None else _checked(fake, check), lib=_library)
+    torch.library.register_fake(op, _checked(op, fake, check), lib=_library)
     call: Callable[..., Any] = op
     if differentiable:
         call = _register_autograd(
@@ -108,9 +108,15 @@ def _caller(op: torch._ops.OpOverload, call: Callable[..., Any], check: Check | 
     return checked_call
 
 
-def _checked(fake: Callable[..., Any], check: Check) -> Callable[..., Any]:
+def _checked(op: torch._ops.OpOverload, fake: Callable[..., Any], check: Check | None) -> Callable[..., Any]:
+    tensors = [(i, a.name) for i, a in enumerate(op._schema.arguments) if a.type.kind() == "TensorType"]
+
     def checked_fake(*args: Any) -> Any:
-        check(*args)
+        if check is not None:
+            check(*args)
+        for place, name in tensors:  # the dispatcher lets None pass for any tensor
+            if args[place] is None:
+                raise TypeError(f"{op}: {name} must be a tensor, got None")
         return fake(*args)
 
     return checked_fake

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from cv.cnn import Scale
 
+from ._checks import check_floating
+
 
 class CrissCrossAttention(nn.Module):
     """Each pixel attends to the pixels of its column and its row.
@@ -51,8 +53,10 @@ class CrissCrossAttention(nn.Module):
             The same shape: ``x`` plus ``gamma`` times the attended values.
 
         Raises:
+            TypeError: If ``x`` is no tensor of a floating dtype.
             ValueError: If ``x`` does not have that shape.
         """
+        check_floating(x=x)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must have shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
         height = x.shape[2]

@@ -154,7 +154,12 @@ class MultiScaleDeformableAttention(BaseModule):
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg)
-        numbers = {"num_heads": num_heads, "num_levels": num_levels, "num_points": num_points}
+        numbers = {
+            "embed_dims": embed_dims,
+            "num_heads": num_heads,
+            "num_levels": num_levels,
+            "num_points": num_points,
+        }
         for name, number in numbers.items():
             if number < 1:
                 raise ValueError(f"{name} must be positive, got {number}")
@@ -234,6 +239,8 @@ class MultiScaleDeformableAttention(BaseModule):
         _check_sequences(query, value, self.embed_dims)
         check_floating(reference_points=reference_points)
         check_tensors(spatial_shapes=spatial_shapes, level_start_index=level_start_index)
+        optional = {"identity": identity, "query_pos": query_pos, "key_padding_mask": key_padding_mask}
+        check_tensors(**{name: t for name, t in optional.items() if t is not None})
         identity = query if identity is None else identity
         if query_pos is not None:
             query = query + query_pos

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from cv.cnn import ConvAWS2d, constant_init
 
+from ._checks import check_floating
 from .deform_conv import deform_conv2d
 
 _Size = int | tuple[int, int]
@@ -81,7 +82,16 @@ class SAConv2d(ConvAWS2d):
                 constant_init(layer, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolves (N, C_in, H, W)."""
+        """Convolves (N, C_in, H, W).
+
+        Raises:
+            TypeError: If ``x`` is no tensor of a floating dtype.
+            ValueError: If ``x`` does not have that shape, or no pixel.
+        """
+        check_floating(x=x)
+        if x.dim() != 4 or x.shape[1] != self.in_channels or x.shape[2] == 0 or x.shape[3] == 0:
+            shape = f"(N, {self.in_channels}, H, W)"
+            raise ValueError(f"x must have shape {shape} and at least one pixel, got {tuple(x.shape)}")
         x = x + self.pre_context(x.mean((2, 3), keepdim=True))
         around = _local_mean(x)
         switch = self.switch(around)

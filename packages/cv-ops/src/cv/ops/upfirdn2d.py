@@ -120,6 +120,8 @@ def _check_integers(numbers: tuple[Any, ...], value: Any, name: str) -> None:
 
 def _fake(x: Tensor, kernel: Tensor, *numbers: Any) -> Tensor:
     up_x, up_y, down_x, down_y, pad_x0, pad_x1, pad_y0, pad_y1, _ = numbers
+    _factors((up_x, up_y), "up")
+    _factors((down_x, down_y), "down")
     height = (x.shape[2] * up_y + pad_y0 + pad_y1 - kernel.shape[0]) // down_y + 1
     width = (x.shape[3] * up_x + pad_x0 + pad_x1 - kernel.shape[1]) // down_x + 1
     return x.new_empty(x.shape[0], x.shape[1], height, width)
