@@ -106,6 +106,10 @@ MATRIX: dict[str, tuple[Callable[[Path], None], list[int]]] = {
     "mpeg4.mp4": (_codec(["-c:v", "mpeg4", "-q:v", "3", "-g", "12", "-bf", "2"]), list(range(60))),
     "mpeg4-bframes.avi": (_codec(["-c:v", "mpeg4", "-q:v", "3", "-g", "12", "-bf", "2"]), list(range(60))),
     "mpeg4.avi": (_codec(["-c:v", "mpeg4", "-q:v", "3", "-g", "12"]), list(range(60))),
+    "mpeg4.ts": (_codec(["-c:v", "mpeg4", "-q:v", "3", "-g", "12", "-bf", "2"]), list(range(60))),
+    "mpeg2.ts": (_codec(["-c:v", "mpeg2video", "-q:v", "2", "-g", "12", "-bf", "2"]), list(range(60))),
+    # Two frames in a packet. The encoder keeps its last two to itself.
+    "xvid-packed.avi": (_codec(["-c:v", "libxvid", "-q:v", "1", "-g", "12", "-bf", "2"]), list(range(58))),
     "vp8.webm": (
         _codec(["-c:v", "libvpx", "-g", "20", "-auto-alt-ref", "1", "-lag-in-frames", "16", "-b:v", "1M"]),
         list(range(60)),

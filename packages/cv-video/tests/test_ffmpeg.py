@@ -141,6 +141,8 @@ def test_concat(source, video, tmp_path):
     assert names(tmp_path) == ["a.mp4", "b.mkv"]
     with pytest.raises(ValueError, match="at least one video"):
         concat_video([], tmp_path / "c.mp4")
+    with pytest.raises(TypeError, match="video_list must be a list of paths, got str"):
+        concat_video(str(source), tmp_path / "c.mp4")
     with pytest.raises(FileNotFoundError, match=r"absent\.mp4"):
         concat_video([source, "absent.mp4"], tmp_path / "c.mp4")
 
@@ -213,3 +215,24 @@ def test_ffmpeg_is_found_or_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
     with pytest.raises(RuntimeError, match=r"apt-get install ffmpeg.*pip install cv-video\[ffmpeg\]"):
         ffmpeg.find_ffmpeg()
+
+
+def test_what_is_no_file_is_written_to_and_a_link_is_followed(source, tmp_path):
+    """As root, ``-f null /dev/null`` must not put a file in the place of the device."""
+    if os.path.exists("/dev/null"):  # noqa: PTH110
+        before = os.stat("/dev/null")  # noqa: PTH116
+        convert_video(source, "/dev/null", f="null")
+        assert os.stat("/dev/null").st_rdev == before.st_rdev != 0  # noqa: PTH116
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "data").write_bytes(b"old")
+    (folder / "data").chmod(0o640)
+    (tmp_path / "a.mp4").symlink_to(folder / "data")
+    convert_video(source, tmp_path / "a.mp4", vcodec="copy")
+    assert (tmp_path / "a.mp4").is_symlink()
+    assert numbers(folder / "data") == list(range(60))
+    assert stat.S_IMODE((folder / "data").stat().st_mode) == 0o640
+    assert names(folder) == ["data"]
+    (tmp_path / "b.mp4").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"b\.mp4"):
+        convert_video(source, tmp_path / "b.mp4", vcodec="copy")

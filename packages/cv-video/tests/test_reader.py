@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cv.video import Cache, VideoError, VideoReader
-from cv_testing.numbered_videos import HEIGHT, WIDTH, number_of, run_ffmpeg
+from cv_testing.numbered_videos import HEIGHT, WIDTH, number_of, numbered, run_ffmpeg
 
 HAS_AV = importlib.util.find_spec("av") is not None
 BACKENDS = [
@@ -60,8 +60,11 @@ def test_list_behaviour(reader):
     for index in (60, -61, 10**9):
         with pytest.raises(IndexError, match=f"index {index} is out of range for a video of 60 frames"):
             reader[index]
-    with pytest.raises((TypeError, AttributeError)):
-        reader["1"]
+    for index in ("1", 1.5, None, (1, 2)):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            reader[index]
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            reader.get_frame(index)
 
 
 def test_position_and_current_frame(reader):
@@ -136,6 +139,8 @@ def test_close(video, backend):
         lambda: len(reader),
         lambda: reader.fps,
         lambda: list(reader),
+        lambda: reader.vcap,
+        lambda: reader.fourcc,
     ):
         with pytest.raises(VideoError, match="has been closed"):
             use()
@@ -159,8 +164,12 @@ def test_rotation(video, tmp_path):
 def test_files_that_are_no_video(tmp_path, backend):
     with pytest.raises(FileNotFoundError, match="Video file not found: absent"):
         VideoReader("absent.mp4", backend=backend)
+    with pytest.raises(FileNotFoundError):
+        VideoReader("", backend=backend)
     with pytest.raises(IsADirectoryError):
         VideoReader(tmp_path, backend=backend)
+    with pytest.raises(TypeError, match="filename must be a str or a Path, got bytes"):
+        VideoReader(b"a.mp4", backend=backend)
     for content in (b"", b"no video" * 1000):
         (tmp_path / "a.mp4").write_bytes(content)
         with pytest.raises(VideoError, match=r"a\.mp4 is not a video that can be read"):
@@ -303,3 +312,36 @@ def test_import_is_light_and_silent():
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_damage_in_a_packet_that_decoders_name_otherwise(tmp_path, backend):
+    """Here a library that the decoder uses fails: "Generic error in an external library"."""
+    path = tmp_path / "a.mov"
+    run_ffmpeg(["-c:v", "png", str(path)], [numbered(number) for number in range(8)])
+    content = bytearray(path.read_bytes())
+    starts = [place for place in range(len(content) - 4) if content[place : place + 4] == b"\x89PNG"]
+    for place in range(starts[4] + 200, starts[5] - 100, 7):
+        content[place] ^= 255
+    path.write_bytes(content)
+    with VideoReader(path, backend=backend) as reader:
+        numbers = [number_of(frame) for frame in reader]
+        assert numbers[:4] == [0, 1, 2, 3]
+        assert numbers[-3:] == [5, 6, 7] or backend == "opencv", "those after it, if the decoder goes on"
+
+
+def test_len_counts_what_can_be_read(video, tmp_path, backend):
+    """The packets promise 60 frames, but the decoder finds damage in some of them."""
+    content = bytearray(video("mjpeg.avi").read_bytes())
+    starts = [place for place in range(len(content) - 4) if content[place : place + 4] == b"00dc"]
+    begin = starts[30] + 8
+    content[begin : begin + 200] = bytes(200)
+    path = tmp_path / "damaged.avi"
+    path.write_bytes(content)
+    with VideoReader(path, backend=backend) as reader:
+        count = sum(1 for _ in reader)
+        assert 29 <= count < 60
+        assert len(reader) == count == len(list(reader))
+        assert number_of(reader[20]) == 20
+    with VideoReader(path, backend=backend) as reader:
+        assert len(reader) in (count, 60)
+        assert len(list(reader)) == len(reader) == count, "corrected when the end is reached"

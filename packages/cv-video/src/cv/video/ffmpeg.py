@@ -184,10 +184,13 @@ def concat_video(
         print_cmd: Whether to print the command.
 
     Raises:
+        TypeError: ``video_list`` is one path.
         ValueError: ``video_list`` is empty.
         FileNotFoundError: One of the videos does not exist.
         FFmpegError: ffmpeg is not installed, or failed, or the videos do not fit together.
     """
+    if isinstance(video_list, (str, bytes, os.PathLike)):
+        raise TypeError(f"video_list must be a list of paths, got {type(video_list).__name__}")
     if not video_list:
         raise ValueError("video_list must name at least one video, got none")
     options: dict[str, Any] = {"vcodec": vcodec or "copy", "acodec": acodec or "copy", "log_level": log_level}

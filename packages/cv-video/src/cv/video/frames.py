@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -188,12 +189,24 @@ def _check_complete(written: Path, target: Path, count: int) -> None:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A temporary name beside a target, renamed over it at the end or removed if something fails."""
+    """A temporary name beside a target, renamed over it at the end or removed if something fails.
+
+    A link is followed, and a file that is replaced keeps its permissions. What is there and not a
+    regular file (``/dev/null``, a pipe) is written to directly.
+    """
+    suffix = target.suffix  # it names the container, so it stays last, and a link's own counts
+    target = Path(os.path.realpath(target))
+    if target.exists() and not target.is_file():
+        if target.is_dir():
+            raise IsADirectoryError(f"Video to write is a folder: {target}")
+        yield target
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: it names the container.
-    temporary = target.with_name(f".{target.stem[:100]}.{os.urandom(6).hex()}.tmp{target.suffix}")
+    temporary = target.with_name(f".{target.stem[:100]}.{os.urandom(6).hex()}.tmp{suffix}")
     try:
         yield temporary
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         temporary.replace(target)
     finally:
         with suppress(FileNotFoundError):

@@ -52,8 +52,8 @@ def flowread(
         concat_axis: How dx and dy lie in the picture: 0 one above the other, 1 side by side.
 
     Returns:
-        Flow of shape (H, W, 2), float32 (float64 from a quantized picture). Pixels that a KITTI file marks
-        as unknown are NaN.
+        Flow of shape (H, W, 2), float32; an array as it is. Pixels that a KITTI file marks as unknown are
+        NaN.
 
     Raises:
         TypeError: ``flow_or_path`` is neither an array nor a path.
@@ -83,7 +83,7 @@ def flowread(
     if picture.shape[concat_axis] % 2:
         raise VideoError(f"{path} cannot be halved along axis {concat_axis}, got shape {picture.shape}")
     dx, dy = np.split(picture, 2, axis=concat_axis)
-    return dequantize_flow(dx, dy, *args, **kwargs)
+    return dequantize_flow(dx, dy, *args, **kwargs).astype(np.float32)
 
 
 def flowwrite(

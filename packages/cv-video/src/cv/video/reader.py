@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import threading
@@ -15,7 +16,7 @@ import cv2
 from .cache import Cache
 from .decoders import Decoder, VideoError, open_decoder
 from .decoders.base import Backend, Frame
-from .decoders.opencv import open_capture
+from .decoders.opencv import fourcc_of, open_capture
 
 _LEFT_BEHIND: list[Any] = []  # by processes that this one was forked from
 
@@ -62,15 +63,17 @@ class VideoReader:
     def __init__(
         self, filename: str | os.PathLike[str], cache_capacity: int = 10, *, backend: Backend = "auto"
     ) -> None:
+        if not isinstance(filename, (str, os.PathLike)):
+            raise TypeError(f"filename must be a str or a Path, got {type(filename).__name__}")
         self._filename = os.fspath(filename)
         if cache_capacity < 0:
             raise ValueError(f"cache_capacity must not be negative, got {cache_capacity}")
         if not re.match(r"(https?|rtmp|rtsp)://", self._filename):
             path = Path(self._filename)
+            if not self._filename or not path.exists():
+                raise FileNotFoundError(f"Video file not found: {self._filename}")
             if path.is_dir():
                 raise IsADirectoryError(f"Video file is a folder: {self._filename}")
-            if not path.exists():
-                raise FileNotFoundError(f"Video file not found: {self._filename}")
             # A name such as "concat:a|b" or "-x" must not be anything but a file's to ffmpeg.
             self._filename = os.fspath(path.absolute())
         self._backend = backend
@@ -89,7 +92,7 @@ class VideoReader:
     @property
     def vcap(self) -> cv2.VideoCapture:
         """An OpenCV capture of the file, of the caller's own use: reading from it moves nothing here."""
-        self._after_fork()
+        self._open_decoder()  # not closed
         if self._vcap is None:
             self._vcap = open_capture(self._filename)
         return self._vcap
@@ -128,8 +131,7 @@ class VideoReader:
     @property
     def fourcc(self) -> str:
         """Four character code of the codec, as OpenCV names it."""
-        code = int(self.vcap.get(cv2.CAP_PROP_FOURCC))
-        return "".join(chr((code >> 8 * place) & 255) for place in range(4))
+        return fourcc_of(self.vcap)
 
     @property
     def position(self) -> int:
@@ -147,7 +149,8 @@ class VideoReader:
         Raises:
             IndexError: There is no such frame. (Negative numbers are for ``video[-1]``.)
         """
-        frame = self._read(frame_id) if frame_id >= 0 else None
+        number = operator.index(frame_id)
+        frame = self._read(number) if number >= 0 else None
         if frame is None:
             raise IndexError(f"frame_id must be between 0 and {len(self) - 1}, got {frame_id}")
         return frame
@@ -221,7 +224,7 @@ class VideoReader:
         """A frame by its number, also from the end, or a list of frames by a slice."""
         if isinstance(index, slice):
             return self._slice(range(*index.indices(len(self))))
-        number = index.__index__()
+        number = operator.index(index)
         if number < 0:
             number += len(self)
         frame = self._read(number) if number >= 0 else None

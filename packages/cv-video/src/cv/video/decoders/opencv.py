@@ -19,6 +19,7 @@ from .base import Frame, FrameIndex, VideoError
 _CHECKED = 24  # frames at the start and the end that are decoded to check an index made from packets
 # OpenCV lands up to 16 frames before the one it is asked for, and decodes them: reading on is cheaper.
 _READ_ON = 16
+_WAIT_FOR_KEY_FRAMES = ("h264", "hevc", "mpg1", "mpg2")
 
 
 class OpenCVDecoder:
@@ -27,11 +28,14 @@ class OpenCVDecoder:
     def __init__(self, filename: str) -> None:
         self._filename = filename
         self._index: FrameIndex | None = None
+        self._decoded = False  # whether the index was made by decoding all frames
         self._capture = open_capture(filename)
         self.width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         self.height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self._may_jump = _begins_at_key_frames(filename, self._capture)
         self._position = 0
+        self._read_to_end: int | None = None  # how many frames came out when the end was reached first
         self._grabbed = self._capture.grab()  # OpenCV's zero of time is the first frame it sees
         if not self._grabbed:
             self._capture.release()
@@ -48,6 +52,8 @@ class OpenCVDecoder:
     def read_next(self) -> Frame | None:
         """The next picture, or None at the end."""
         if not self._grab():
+            if self._read_to_end is None:
+                self._read_to_end = self._position
             return None
         self._grabbed = False
         self._position += 1
@@ -68,7 +74,7 @@ class OpenCVDecoder:
         if self._is_frame(index):
             return self.read_next()
         # The packets misled us: count the frames by decoding them, then read the frame in order.
-        self._index = FrameIndex(_times_by_decoding(self._filename))
+        self._index = self._by_decoding()
         if index >= len(self._index):
             return None
         self._restart()
@@ -83,13 +89,20 @@ class OpenCVDecoder:
     def count(self) -> int:
         """The true number of frames."""
         if self._index is None:
-            self._index = FrameIndex(_times_of_packets(self._filename) or _times_by_decoding(self._filename))
+            times = _times_of_packets(self._filename)
+            self._index = self._by_decoding() if times is None else FrameIndex(times)
+        if self._read_to_end is not None and len(self._index) > self._read_to_end and not self._decoded:
+            self._index = self._by_decoding()  # damage: the packets promised more
         return len(self._index)
 
     def close(self) -> None:
         """Let go of the file."""
         self._capture.release()
         self._grabbed = False
+
+    def _by_decoding(self) -> FrameIndex:
+        self._decoded = True
+        return FrameIndex(_times_by_decoding(self._filename))
 
     def _is_frame(self, index: int) -> bool:
         """Whether the frame grabbed last may be this one, by its time stamp."""
@@ -119,7 +132,7 @@ class OpenCVDecoder:
         """Place the capture at frame ``index`` or before."""
         assert self._index is not None
         here = self._position
-        if not self._index.recognisable(index):
+        if not self._may_jump or not self._index.recognisable(index):
             if here > index:
                 self._restart()
             return
@@ -157,9 +170,31 @@ def open_capture(filename: str) -> cv2.VideoCapture:
     return capture
 
 
+def fourcc_of(capture: cv2.VideoCapture) -> str:
+    """Four character code of the codec, as OpenCV names it."""
+    code = int(capture.get(cv2.CAP_PROP_FOURCC))
+    return "".join(chr((code >> 8 * place) & 255) for place in range(4))
+
+
 def _time(capture: cv2.VideoCapture) -> int:
     """Time stamp of the frame grabbed last, in nanoseconds after the first: whole numbers compare exactly."""
     return round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+
+
+def _begins_at_key_frames(filename: str, capture: cv2.VideoCapture) -> bool:
+    """Whether decoding after a jump begins with a key frame.
+
+    MPEG transport and program streams have no index, so a jump lands anywhere. Some decoders wait for the
+    next key frame there; others give grey pictures with the remains of movement until then.
+    """
+    try:
+        with open(filename, "rb") as file:  # noqa: PTH123 (the name may be a URL)
+            head = file.read(197)
+    except OSError:
+        return True
+    is_transport = head[:1] == head[188:189] == b"G" or head[4:5] == head[196:197] == b"G"
+    has_no_index = is_transport or head.startswith(b"\0\0\1\xba")
+    return not has_no_index or fourcc_of(capture) in _WAIT_FOR_KEY_FRAMES
 
 
 def _times_of_packets(filename: str) -> list[int] | None:

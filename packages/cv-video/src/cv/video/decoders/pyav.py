@@ -53,6 +53,7 @@ class PyAVDecoder:
         self._index: PacketIndex | None = None
         self._cursor = Cursor(filename)
         self._cursors = [self._cursor]  # the one used last comes last
+        self._read_to_end: int | None = None  # how many frames came out when the end was reached first
         self._jumped_to: int | None = None  # where the last access was a jump to a key frame and on
         self._reformatter = VideoReformatter()
         stream = self._cursor.stream
@@ -73,7 +74,10 @@ class PyAVDecoder:
     def read_next(self) -> Any:
         """The next picture, or None at the end."""
         self._jumped_to = None
-        return self._cursor.read()
+        frame = self._cursor.read()
+        if frame is None and self._read_to_end is None:
+            self._read_to_end = self.position
+        return frame
 
     def read_at(self, index: int) -> Any:
         """Picture ``index``, or None if there is none."""
@@ -102,10 +106,10 @@ class PyAVDecoder:
 
     def count(self) -> int:
         """The true number of frames."""
-        if self._index is None:
-            self._set_index(by_decoding=False)
-        assert self._index is not None
-        return len(self._index)
+        index = self._set_index(by_decoding=False) if self._index is None else self._index
+        if self._read_to_end is not None and len(index) > self._read_to_end and index.one_frame_a_packet:
+            index = self._set_index(by_decoding=True)  # damage: the packets promised more
+        return len(index)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -183,7 +187,7 @@ class PyAVDecoder:
                 return None
         return self.read_next()
 
-    def _set_index(self, by_decoding: bool) -> None:
+    def _set_index(self, by_decoding: bool) -> PacketIndex:
         """Find the frames; cursors that were placed by another index are let go."""
         context = self._cursor.stream.codec_context
         self._index = PacketIndex(self._filename, context.name, bool(context.has_b_frames), by_decoding)
@@ -191,6 +195,7 @@ class PyAVDecoder:
             cursor.close()
         self._cursors = [self._cursor]
         self._cursor.index = self._index
+        return self._index
 
 
 @cache

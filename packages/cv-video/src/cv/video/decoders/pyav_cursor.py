@@ -117,7 +117,7 @@ class Cursor:
         """Decoded frames, from the packet at ``place`` on."""
         context = self.stream.codec_context
         for packet in packets:
-            number = None if self.index is None else self.index.frames.number(place)
+            number = self._number_in(place)
             skip = number is not None and number < self._target
             context.skip_frame = "NONREF" if skip else "DEFAULT"
             yield from decode_packet(packet, place)
@@ -126,6 +126,12 @@ class Cursor:
                 yield from drain(context)
                 return
             place += 1
+
+    def _number_in(self, place: int) -> int | None:
+        """Number of the frame that a packet holds, if it holds one and nothing else."""
+        if self.index is None or not self.index.one_frame_a_packet:
+            return None
+        return self.index.frames.number(place)
 
     def _demux(self) -> Iterator[Any]:
         """Packets from where the file stands. PyAV loses memory if a generator of them is not closed."""

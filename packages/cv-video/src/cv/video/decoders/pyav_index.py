@@ -53,7 +53,11 @@ class PacketIndex:
         ):
             shown = [place for place, packet in enumerate(packets) if not packet.discard]
             self.frames = FrameIndex(sorted(shown, key=stamps.__getitem__))
+            self.one_frame_a_packet = True
         else:
+            # Packets of an AVI may hold two frames or none, and a decoder passes them on between packets
+            # ("packed bitstream"): none can be left out on the way to another.
+            self.one_frame_a_packet = False
             self.frames = FrameIndex(_places_by_decoding(filename))
         self.keys: list[Key] = []  # in the order of display
         self._places: dict[int, int] = {}  # a packet's own time stamp -> its place in the file
@@ -85,13 +89,13 @@ class PacketIndex:
 def decode_packet(packet: Any, place: int) -> list[Any]:
     """The frames that come out when a packet goes in, stamped with places.
 
-    A damaged packet is passed over, as every player does.
+    A damaged packet is passed over, as every player does; decoders have many names for the damage.
     """
     if packet.size:
         packet.pts, packet.dts = place, None  # without the latter, it would be taken where pts goes back
     try:
         frames: list[Any] = packet.decode()
-    except av.InvalidDataError:
+    except av.FFmpegError:
         return []
     return frames
 
