@@ -88,6 +88,20 @@ class TestLearningRate:
         lrs, _ = curves({**config, "warmup_by_epoch": True})
         assert first(lrs) == pytest.approx([0.02 * (0.5 + 0.5 * min(i / 6, 1)) for i in range(15)])
 
+    def test_after_warmup_iterations_are_left_alone(self):
+        """A value that something else sets after warm-up stays until the next epoch."""
+        lrs, model = [], Model()
+        runner = make(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.5), max_epochs=3)
+        runner.register_lr_hook({"policy": "fixed", "warmup": "constant", "warmup_iters": 4})
+
+        def note_and_set(runner):
+            lrs.append(runner.current_lr()[0])
+            runner.optimizer.param_groups[0]["lr"] = 7.0
+
+        runner.register_hook(ClosureHook("after_train_iter", note_and_set))
+        runner.run([loader(3)], [("train", 1)])
+        assert lrs == pytest.approx([0.05] * 4 + [0.5] + [7.0] + [0.5] + [7.0] * 2)
+
     def test_while_the_epoch_value_changes(self):
         config = {"policy": "step", "step": 1, "gamma": 0.5, "warmup": "constant", "warmup_iters": 4}
         lrs, _ = curves(config, epochs=3)

@@ -14,9 +14,10 @@ import types
 import numpy as np
 import pytest
 import torch
+from test_checkpoint import small_files
 from test_runner import Model, loader, make
 
-from cv.runner import EvalHook, IterBasedRunner, LogBuffer, LoggerHook, TextLoggerHook
+from cv.runner import ClosureHook, EvalHook, IterBasedRunner, LogBuffer, LoggerHook, TextLoggerHook
 from cv.runner.hooks.logger.live import LiveLine
 
 
@@ -144,6 +145,18 @@ def read_all(descriptor):
     return b"".join(pieces).decode()
 
 
+def test_a_full_disk_does_not_end_the_run(tmp_path, caplog):
+    """The line that does not fit is left out whole, later ones are written, and the log says so."""
+    meta = {"note": "x" * 1900}
+    runner = make(model=Steps(), work_dir=tmp_path, meta=meta, max_epochs=1)
+    runner.register_training_hooks(None, log_config={"interval": 1, "hooks": [{"type": "TextLoggerHook"}]})
+    with small_files() as limit:
+        runner.register_hook(ClosureHook("before_train_iter", lambda r: limit(on=r.iter in (1, 2))))
+        runner.run([loader(5)], [("train", 1)])
+    assert [line["iter"] for line in json_lines(tmp_path)[1:]] == [1, 4, 5]
+    assert caplog.text.count("A line of the log could not be written, training goes on") == 2
+
+
 class TestLiveLine:
     def test_on_a_terminal(self, tmp_path, monkeypatch):
         """What a person sees: a bar that is redrawn, log lines above it, nothing left at the end."""
@@ -172,6 +185,7 @@ class TestLiveLine:
         assert "it/s eta 0:00:00 loss 5.0000" in bars[-1]
         assert re.search(r"\r\x1b\[2KEpoch \[1\]\[3/5\]", seen)  # the bar makes room for the log line
         assert seen.endswith("\r\x1b[2K")
+        assert [type(hook).__name__ for hook in runner.hooks] == ["IterTimerHook", "TextLoggerHook"]
         stream.close()
         os.close(leader)
 

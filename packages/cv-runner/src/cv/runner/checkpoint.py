@@ -8,6 +8,7 @@ that name is whole.
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import os
@@ -341,6 +342,7 @@ def _write_to_pavi(checkpoint: dict[str, Any], filename: str) -> None:
         model.create_file(str(path), name=name)
 
 
+@functools.cache
 def _own_version() -> str:
     try:
         return version("cv-runner")

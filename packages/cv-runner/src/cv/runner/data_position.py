@@ -36,27 +36,25 @@ class DataPass(Iterator[Any]):
     ) -> None:
         self.loader = loader
         self.batches = 0
-        self._exhausted = False
         if position is None:
             self._start = {"rng": capture_rng(cuda=False), "generators": _generator_states(loader)}
             self._iterator = iter(loader)
         else:
             self._go_to(position, logger)
 
-    def __iter__(self) -> DataPass:
-        return self
-
-    def __next__(self) -> Any:
+    def __iter__(self) -> Iterator[Any]:
         try:
-            batch = next(self._iterator)
-        except StopIteration:
-            self._exhausted = True
-            raise
+            for batch in self._iterator:
+                self.batches += 1
+                yield batch
         except Exception as error:
             self._name_samples(error)
             raise
-        self.batches += 1
-        return batch
+
+    def __next__(self) -> Any:
+        for batch in self:
+            return batch
+        raise StopIteration
 
     def position(self) -> dict[str, Any]:
         """Batches drawn in this pass, and what it takes to draw them again."""

@@ -48,7 +48,7 @@ class EpochBasedRunner(BaseRunner):
             self.call_hook("before_train_iter")
             self.run_iter(data_batch, train_mode=True, **kwargs)
             self.call_hook("after_train_iter")
-            del self.data_batch
+            self.data_batch = None
             self._iter += 1
             if self._stop.to_ask:
                 self._leave_if_asked()
@@ -70,7 +70,7 @@ class EpochBasedRunner(BaseRunner):
             self.call_hook("before_val_iter")
             self.run_iter(data_batch, train_mode=False, **kwargs)
             self.call_hook("after_val_iter")
-            del self.data_batch
+            self.data_batch = None
             if self._world_size == 1:  # ranks may have different numbers of batches here
                 self._leave_if_asked(redo_phase=True)
         self.call_hook("after_val_epoch")

@@ -82,16 +82,17 @@ class HookRegistration:
             calls = self._iter_calls.get(fn_name)
             if calls is None or self._iter_hooks != self._hooks:  # users change the list itself
                 calls = self._calls_at(fn_name)
-        outer = self._stage, self._stage_hook
+        outer_stage, outer_hook = self._stage, self._stage_hook
         self._stage = fn_name
         try:
-            for self._stage_hook, method in calls:
-                getattr(self._stage_hook, method)(self)
+            for hook, method in calls:
+                self._stage_hook = hook
+                getattr(hook, method)(self)
         except Exception as error:
             self._name_hook(error, self._stage_hook, fn_name)
             raise
         finally:
-            self._stage, self._stage_hook = outer
+            self._stage, self._stage_hook = outer_stage, outer_hook
 
     def _calls_at(self, stage: str) -> list[Call]:
         """What to call at a stage; for an iteration's, kept until the epoch or the hooks change."""

@@ -97,7 +97,7 @@ class IterBasedRunner(BaseRunner):
         self.call_hook("before_train_iter")
         self.run_iter(self.data_batch, True, **kwargs)
         self.call_hook("after_train_iter")
-        del self.data_batch
+        self.data_batch = None
         self._inner_iter += 1
         self._iter += 1
 
@@ -111,7 +111,7 @@ class IterBasedRunner(BaseRunner):
         self.call_hook("before_val_iter")
         self.run_iter(self.data_batch, False, **kwargs)
         self.call_hook("after_val_iter")
-        del self.data_batch
+        self.data_batch = None
         self._inner_iter += 1
 
     def run(

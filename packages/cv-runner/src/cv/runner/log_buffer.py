@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from operator import mul
 from typing import Any
 
 import torch
@@ -44,16 +45,27 @@ class LogBuffer:
         Raises:
             TypeError: ``vars`` is not a dict.
         """
-        if not isinstance(vars, (dict, Mapping)):  # a dict is told at once, asking Mapping takes longer
+        if type(vars) is not dict and not isinstance(vars, Mapping):  # which takes longer
             raise TypeError(f"vars must be a dict, got {type(vars).__name__}")
         histories, counts = self.val_history, self.n_history
         for name, value in vars.items():
-            if name not in histories:
-                histories[name], counts[name] = [], []
-            histories[name].append(value)
-            counts[name].append(count)
+            if name in histories:
+                histories[name].append(value)
+                counts[name].append(count)
+            else:
+                histories[name], counts[name] = [value], [count]
         if self.max_history is not None:
             self._trim(vars)
+
+    def add(self, name: str, value: float, count: int = 1) -> None:
+        """Append one value, as :meth:`update` does, without a dict for it."""
+        try:
+            self.val_history[name].append(value)
+            self.n_history[name].append(count)
+        except KeyError:
+            self.val_history[name], self.n_history[name] = [value], [count]
+        if self.max_history is not None:
+            self._trim((name,))
 
     def _trim(self, names: Iterable[str]) -> None:
         """Drop the oldest values: half of them at a time, so that an update stays cheap."""
@@ -74,7 +86,7 @@ class LogBuffer:
         for name, history in self.val_history.items():
             values, counts = history[-n:], self.n_history[name][-n:]
             total = sum(counts)
-            weighted = sum(value * count for value, count in zip(values, counts, strict=True))
+            weighted = sum(map(mul, values, counts))
             self.output[name] = weighted / total if total else float("nan")
         self.ready = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from cv.runner.hooks.hook import HOOKS, Hook
@@ -23,16 +23,16 @@ class IterTimerHook(Hook):
 
     def before_epoch(self, runner: BaseRunner) -> None:
         """Start the clock."""
-        self._start = time.perf_counter()
+        self._start = perf_counter()
 
     def before_iter(self, runner: BaseRunner) -> None:
         """The data is there."""
         if self._start is not None:
-            runner.log_buffer.update({"data_time": time.perf_counter() - self._start})
+            runner.log_buffer.add("data_time", perf_counter() - self._start)
 
     def after_iter(self, runner: BaseRunner) -> None:
         """The iteration is over."""
         if self._start is not None:
-            now = time.perf_counter()
-            runner.log_buffer.update({"time": now - self._start})
+            now = perf_counter()
+            runner.log_buffer.add("time", now - self._start)
             self._start = now

@@ -49,8 +49,11 @@ class OptimizerHook(Hook):
     def after_train_iter(self, runner: BaseRunner) -> None:
         """One step of the optimizer."""
         assert runner.outputs is not None
-        for optimizer in optimizers(runner):
+        optimizer = runner.optimizer
+        if isinstance(optimizer, Optimizer):
             optimizer.zero_grad()
+        else:
+            zero_grad(runner)
         loss = runner.outputs["loss"]
         if self.detect_anomalous_params:
             log_unused_parameters(runner, loss)
@@ -65,8 +68,12 @@ class OptimizerHook(Hook):
         """Clip and step."""
         if self.grad_clip is not None:
             self.clip_and_log(runner)
-        for optimizer in optimizers(runner):
+        optimizer = runner.optimizer
+        if isinstance(optimizer, Optimizer):
             optimizer.step()
+        else:
+            for optimizer in optimizers(runner):
+                optimizer.step()
 
     def clip_and_log(self, runner: BaseRunner) -> None:
         """Clip as configured, and put the norm into the log buffer."""

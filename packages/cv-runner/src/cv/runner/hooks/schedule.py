@@ -39,6 +39,8 @@ class ScheduleHook(Hook):
         self.warmup_iters: int | None = warmup_iters
         self.warmup_ratio = warmup_ratio
         self.warmup_by_epoch = warmup_by_epoch
+        #: Whether no iteration of this epoch is warm-up any more.
+        self._warmed_up = False
         self.warmup_epochs: int | None = None
         if warmup_by_epoch:  # how many iterations that is, the first epoch tells
             self.warmup_epochs, self.warmup_iters = warmup_iters, None
@@ -120,12 +122,13 @@ class ScheduleHook(Hook):
         if self.warmup_iters is None:
             assert self.warmup_epochs is not None
             self.warmup_iters = self.warmup_epochs * len(runner.data_loader)
+        self._warmed_up = runner.iter > self.warmup_iters
         if self.by_epoch:
             regular = self.regular_values(runner)
             self.keep_regular(regular)
             self.set_values(runner, regular)
 
-    @acts_if(lambda hook: not hook.by_epoch or hook.warmup is not None)
+    @acts_if(lambda hook: not hook.by_epoch or (hook.warmup is not None and not hook._warmed_up))
     def before_train_iter(self, runner: BaseRunner) -> None:
         """Set the value of the iteration, where it changes by iteration or while warming up."""
         if self.by_epoch and self.warmup is None:
@@ -133,7 +136,7 @@ class ScheduleHook(Hook):
         if self.warmup_iters is None:  # a runner without epochs
             assert self.warmup_epochs is not None
             self.warmup_iters = self.warmup_epochs * len(runner.data_loader)
-        done = runner.iter
+        done = runner._iter
         if self.by_epoch and done > self.warmup_iters:
             return
         warming = self.warmup is not None and done < self.warmup_iters

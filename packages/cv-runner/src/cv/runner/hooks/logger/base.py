@@ -129,11 +129,12 @@ class LoggerHook(Hook):
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Average and log, when it is time or something else is waiting."""
-        done = (runner.inner_iter if self.by_epoch else runner.iter) + 1
+        buffer = runner.log_buffer
+        done = (runner._inner_iter if self.by_epoch else runner._iter) + 1
         due = self.interval > 0 and done % self.interval == 0
         if due or (not self.ignore_last and self.end_of_epoch(runner)):
-            runner.log_buffer.average(self.interval)
-        if runner.log_buffer.ready:
+            buffer.average(self.interval)
+        if buffer.ready:
             self._log_if_ready(runner)
 
     def after_train_epoch(self, runner: BaseRunner) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import shutil
 import sys
 import time
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+from cv.runner.hooks.hook import Hook
+
+if TYPE_CHECKING:
+    from cv.runner.base_runner import BaseRunner
 
 #: Seconds between two drawings.
 REFRESH = 0.2
@@ -71,3 +77,54 @@ class LiveLine:
             handler.removeFilter(self._make_room)
         self._handlers = []
         self.enabled = False
+
+
+class LiveLineHook(Hook):
+    """Draws a live line while training; a hook of its own, so that without a terminal nothing is called."""
+
+    def __init__(self, line: LiveLine, runner: BaseRunner, *, by_epoch: bool) -> None:
+        self.line = line
+        self.by_epoch = by_epoch
+        self.start_iter = runner.iter
+        self.began = time.monotonic()
+
+    def after_train_iter(self, runner: BaseRunner) -> None:
+        """Draw, if it is time."""
+        if self.line.due():
+            self.line.draw(runner.iter + 1, runner.max_iters, self.text(runner))
+
+    def text(self, runner: BaseRunner) -> str:
+        """Epoch, pace, what is left and the latest loss."""
+        done = max(runner.iter + 1 - self.start_iter, 1)
+        pace = done / max(time.monotonic() - self.began, 1e-9)
+        parts = [f"{pace:.1f} it/s"]
+        if runner.max_iters is not None:
+            left = datetime.timedelta(seconds=int((runner.max_iters - runner.iter - 1) / pace))
+            parts.append(f"eta {left}")
+        if self.by_epoch and runner.max_epochs is not None:
+            parts.insert(0, f"epoch {runner.epoch + 1}/{runner.max_epochs}")
+        losses = runner.log_buffer.val_history.get("loss")
+        if losses:
+            parts.append(f"loss {losses[-1]:.4f}")
+        return " ".join(parts)
+
+
+def show_live_line(runner: BaseRunner, *, by_epoch: bool, enabled: bool | None) -> None:
+    """Show a live line until the run ends, behind all other hooks.
+
+    Args:
+        runner: the runner.
+        by_epoch: it is epoch-based.
+        enabled: see :class:`LiveLine`.
+    """
+    line = LiveLine(runner.logger, enabled=enabled)
+    if line.enabled:
+        hook = LiveLineHook(line, runner, by_epoch=by_epoch)
+        runner.register_hook(hook, "LOWEST")
+
+        def close() -> None:
+            line.close()
+            if hook in runner.hooks:
+                runner.hooks.remove(hook)
+
+        runner.at_exit(close)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
-import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import torch
 
 from cv.runner.hooks.hook import HOOKS
 from cv.runner.hooks.logger.base import LoggerHook
-from cv.runner.hooks.logger.live import LiveLine
+from cv.runner.hooks.logger.live import show_live_line
 
 if TYPE_CHECKING:
     from cv.runner.base_runner import BaseRunner
@@ -53,29 +53,18 @@ class TextLoggerHook(LoggerHook):
         self.live = live
         self.json_log_path: str | None = None
         self.start_iter = 0
-        self._line: LiveLine | None = None
-        self._began = 0.0
 
     def before_run(self, runner: BaseRunner) -> None:
         """Open the JSON log with the run's meta data."""
         super().before_run(runner)
         self.start_iter = runner.iter
         self.time_sec_tot = 0
-        self._began = time.monotonic()
         if runner.work_dir is not None:
             self.json_log_path = str(Path(runner.work_dir, f"{runner.timestamp}.log.json"))
             if runner.meta is not None:
                 self._dump_log(runner.meta, runner)
         if runner.rank == 0 and os.environ.get("CV_LIVE_LINE") != "0":
-            line = LiveLine(runner.logger, enabled=self.live)
-            runner.at_exit(line.close)
-            self._line = line if line.enabled else None
-
-    def after_train_iter(self, runner: BaseRunner) -> None:
-        """Log when it is time; keep the live line going."""
-        super().after_train_iter(runner)
-        if self._line is not None and self._line.due():
-            self._line.draw(runner.iter + 1, runner.max_iters, self._live_text(runner))
+            show_live_line(runner, by_epoch=self.by_epoch, enabled=self.live)
 
     def log(self, runner: BaseRunner) -> OrderedDict[str, Any]:
         """Print a line and write the same as JSON."""
@@ -135,21 +124,6 @@ class TextLoggerHook(LoggerHook):
             return "?"
         return str(datetime.timedelta(seconds=int(average * (runner.max_iters - runner.iter - 1))))
 
-    def _live_text(self, runner: BaseRunner) -> str:
-        """Epoch, pace, what is left and the latest loss."""
-        done = max(runner.iter + 1 - self.start_iter, 1)
-        pace = done / max(time.monotonic() - self._began, 1e-9)
-        parts = [f"{pace:.1f} it/s"]
-        if runner.max_iters is not None:
-            left = datetime.timedelta(seconds=int((runner.max_iters - runner.iter - 1) / pace))
-            parts.append(f"eta {left}")
-        if self.by_epoch and runner.max_epochs is not None:
-            parts.insert(0, f"epoch {runner.epoch + 1}/{runner.max_epochs}")
-        losses = runner.log_buffer.val_history.get("loss")
-        if losses:
-            parts.append(f"loss {losses[-1]:.4f}")
-        return " ".join(parts)
-
     def _get_max_memory(self, runner: BaseRunner) -> int:
         """The most memory this rank's GPU allocator has held, in MB. Asks the allocator, not the GPU."""
         device = getattr(runner.model, "output_device", None)
@@ -160,8 +134,19 @@ class TextLoggerHook(LoggerHook):
         if runner.rank != 0 or self.json_log_path is None:
             return
         line = json.dumps({key: _for_json(value) for key, value in log_dict.items()}, default=str)
-        with Path(self.json_log_path).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            _append(self.json_log_path, f"{line}\n".encode())
+        except OSError as error:
+            runner.logger.error("A line of the log could not be written, training goes on: %s", error)
+
+
+def _append(path: str, line: bytes) -> None:
+    """Add a line to a file; the whole line, or nothing."""
+    with Path(path).open("ab", buffering=0) as file:
+        end = file.tell()
+        if file.write(line) < len(line):
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
 def _lr_text(lr: Any) -> str:
