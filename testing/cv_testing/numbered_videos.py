@@ -128,6 +128,10 @@ MATRIX: dict[str, tuple[Callable[[Path], None], list[int]]] = {
     ),
     "mjpeg.avi": (_codec(["-c:v", "mjpeg", "-q:v", "3"]), list(range(60))),
     "odd.mkv": (_codec(["-c:v", "ffv1", "-g", "12"], 60, width=113, height=65), list(range(60))),
+    "odd.webm": (
+        _codec(["-c:v", "libvpx-vp9", "-g", "12", "-cpu-used", "8", "-b:v", "1M"], width=113, height=65),
+        list(range(60)),
+    ),
     "odd-444.mp4": (
         _codec(["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv444p"], 60, width=113, height=65),
         list(range(60)),

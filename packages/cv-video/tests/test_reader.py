@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cv.video import Cache, VideoError, VideoReader
+from cv.video.decoders.interlaced import may_be_interlaced
 from cv_testing.numbered_videos import HEIGHT, WIDTH, number_of, numbered, run_ffmpeg
 
 HAS_AV = importlib.util.find_spec("av") is not None
@@ -174,6 +175,8 @@ def test_files_that_are_no_video(tmp_path, backend):
         (tmp_path / "a.mp4").write_bytes(content)
         with pytest.raises(VideoError, match=r"a\.mp4 is not a video that can be read"):
             VideoReader(tmp_path / "a.mp4", backend=backend)
+    with pytest.raises(VideoError, match=r"http://127\.0\.0\.1:9/a\.mp4 is not a video that can be read"):
+        VideoReader("http://127.0.0.1:9/a.mp4", backend=backend)
     assert issubclass(VideoError, OSError)
     assert issubclass(VideoError, ValueError)
 
@@ -345,3 +348,48 @@ def test_len_counts_what_can_be_read(video, tmp_path, backend):
     with VideoReader(path, backend=backend) as reader:
         assert len(reader) in (count, 60)
         assert len(list(reader)) == len(reader) == count, "corrected when the end is reached"
+
+
+X264 = ["-c:v", "libx264", "-preset", "veryfast"]
+INTERLACED = {
+    "h264.mp4": [*X264, "-pix_fmt", "yuv420p", "-flags", "+ilme+ildct", "-bf", "2"],
+    "h264.ts": [*X264, "-pix_fmt", "yuv420p", "-flags", "+ilme+ildct", "-bf", "2"],
+    "lists.mkv": [*X264, "-pix_fmt", "yuv444p", "-x264-params", "tff=1:cqm=jvt"],
+    "mpeg2.mpg": ["-c:v", "mpeg2video", "-flags", "+ilme+ildct", "-q:v", "2"],
+}
+
+
+@pytest.mark.parametrize("name", list(INTERLACED))
+def test_interlaced_pictures_are_right_or_refused(tmp_path, backend, name):
+    """OpenCV from 4.13 on gives memory that was never written, and says that all is well."""
+    path = tmp_path / name
+    run_ffmpeg([*INTERLACED[name], str(path)], [numbered(number) for number in range(12)])
+    try:
+        reader = VideoReader(path, backend=backend)
+    except VideoError as error:
+        assert backend == "opencv"
+        assert "may be interlaced" in str(error)  # noqa: PT017 (not every OpenCV refuses)
+        assert "pip install cv-video[av]" in str(error)  # noqa: PT017
+    else:
+        with reader:
+            assert [number_of(frame) for frame in reader] == list(range(12))
+            assert number_of(reader[3]) == 3
+
+
+def test_progressive_pictures_in_a_stream_that_may_be_interlaced(tmp_path, backend):
+    path = tmp_path / "a.mkv"
+    arguments = [*X264, "-pix_fmt", "yuv420p", "-x264-params", "fake-interlaced=1"]
+    run_ffmpeg([*arguments, str(path)], [numbered(number) for number in range(12)])
+    with VideoReader(path, backend=backend) as reader:
+        assert [number_of(frame) for frame in reader] == list(range(12))
+
+
+def test_a_header_that_is_cut_off_tells_nothing():
+    whole = bytes.fromhex("0000000167640015acd9474d0800000300080000030190f8a14cb0")
+    assert may_be_interlaced("h264", whole)
+    assert not may_be_interlaced("hevc", whole)
+    for length in range(10):
+        assert not may_be_interlaced("h264", whole[:length])
+    for length in range(6):
+        assert not may_be_interlaced("mpg2", bytes.fromhex("000001b514820001")[:length])
+    assert may_be_interlaced("mpg2", bytes.fromhex("000001b514820001"))

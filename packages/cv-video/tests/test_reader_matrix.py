@@ -131,7 +131,7 @@ def test_repeated_jumps_in_short_groups_decode_nothing_after_the_frame(video, mo
             assert [number_of(reader.read()) for _ in range(20)] == want[number + 1 : number + 21]
 
 
-def test_jumps_in_a_long_group_go_on_from_the_nearest_of_four_places(video, monkeypatch):
+def test_jumps_in_a_long_group_go_on_from_the_nearest_of_six_places(video, monkeypatch):
     """Through PyAV. Each place is a decoder of its own, opened once; memory is bounded by their number."""
     av = pytest.importorskip("av", reason="PyAV is not installed (pip install cv-video[av])")
     decoded = spy_on_decoding(monkeypatch)
@@ -146,21 +146,21 @@ def test_jumps_in_a_long_group_go_on_from_the_nearest_of_four_places(video, monk
         decoded.clear()
         for number in numbers:
             assert number_of(reader[number]) == number
-        assert 1 <= len(opened) <= 3
-        assert len(reader._decoder._cursors) <= 4
-        decoded_by_four, here = len(decoded), 0
+        assert 1 <= len(opened) <= 5
+        assert len(reader._decoder._cursors) <= 6
+        decoded_by_six, here = len(decoded), 0
         # What one decoder has to decode at least: on from where it is, or from the key frame.
         by_one = 0
         for number in numbers:
             begin = here if here <= number else number // 250 * 250
             by_one += number + 1 - begin
             here = number + 1
-        assert decoded_by_four < 0.75 * by_one
+        assert decoded_by_six < 0.65 * by_one
         opened.clear()
         for number in range(0, count, 9):
             assert number_of(reader[number]) == number
             assert number_of(reader[count - 1 - number]) == count - 1 - number
-        assert len(opened) <= 3
+        assert len(opened) <= 5
 
 
 def test_a_file_that_is_gone_is_still_read(video, tmp_path):

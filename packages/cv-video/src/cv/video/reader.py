@@ -33,7 +33,8 @@ class VideoReader:
     result is kept. Reading in order needs no count.
 
     With PyAV installed (``pip install cv-video[av]``) frames are decoded through it: access out of order is
-    several times as fast, and there are more codecs (AV1). Without, OpenCV decodes. The pixels are the same.
+    several times as fast, and there are more codecs (AV1) and interlaced video. Without, OpenCV decodes. The
+    pixels are the same.
 
     Several threads may share a reader; they take turns, so indexing is what gives each the frame it means.
     A reader can be copied and pickled, and goes on in a forked process (the workers of a data loader): there

@@ -15,10 +15,12 @@ import cv2
 import numpy as np
 
 from .base import Frame, FrameIndex, VideoError
+from .interlaced import may_be_interlaced
 
 _CHECKED = 24  # frames at the start and the end that are decoded to check an index made from packets
 # OpenCV lands up to 16 frames before the one it is asked for, and decodes them: reading on is cheaper.
 _READ_ON = 16
+_COMPARED = 8  # pictures, for whether they are converted at all
 _WAIT_FOR_KEY_FRAMES = ("h264", "hevc", "mpg1", "mpg2")
 
 
@@ -42,6 +44,12 @@ class OpenCVDecoder:
             raise VideoError(
                 f"{filename} has no frame that OpenCV can decode (no codec for it, or damaged); "
                 "PyAV brings more codecs: pip install cv-video[av]"
+            )
+        if may_be_interlaced(fourcc_of(self._capture), _header(self._capture)) and _never_changes(filename):
+            self._capture.release()
+            raise VideoError(
+                f"{filename} may be interlaced, and this OpenCV does not convert its pictures; "
+                "PyAV does: pip install cv-video[av]"
             )
 
     @property
@@ -179,6 +187,23 @@ def fourcc_of(capture: cv2.VideoCapture) -> str:
 def _time(capture: cv2.VideoCapture) -> int:
     """Time stamp of the frame grabbed last, in nanoseconds after the first: whole numbers compare exactly."""
     return round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+
+
+def _header(capture: cv2.VideoCapture) -> bytes:
+    """The codec's extra data."""
+    place = capture.get(cv2.CAP_PROP_CODEC_EXTRADATA_INDEX)
+    ok, data = capture.retrieve(flag=int(place)) if place > 0 else (False, None)
+    return np.asarray(data).tobytes() if ok else b""
+
+
+def _never_changes(filename: str) -> bool:
+    """Whether the first pictures are all the same, as are those that OpenCV 4.13 and later do not write."""
+    if tuple(int(part) for part in cv2.__version__.split(".")[:2]) < (4, 13):
+        return False
+    capture = open_capture(filename)
+    pictures = [image for ok, image in (capture.read() for _ in range(_COMPARED)) if ok]
+    capture.release()
+    return all(np.array_equal(pictures[0], picture) for picture in pictures[1:])
 
 
 def _begins_at_key_frames(filename: str, capture: cv2.VideoCapture) -> bool:

@@ -6,9 +6,9 @@ begin. To reach a frame, decoding starts at the last key frame that is not shown
 open group of pictures shows before its key frame belong to the group before. Frames on the way which no
 other frame refers to are skipped by the decoder.
 
-Where groups of pictures are long, up to four places in the file are kept with a decoder each, and the one
-nearest before the frame wanted goes on: half as many frames are decoded for jumps within a group, and two
-loops at once do not disturb each other.
+Where groups of pictures are long, up to six places in the file are kept with a decoder each, and the one
+nearest before the frame wanted goes on: less than half as many frames are decoded for jumps within a group,
+and two loops at once do not disturb each other.
 
 Where groups are short and one jump follows another, the decoder is told that nothing follows the frame
 wanted. So it decodes none of the packets after it, which it otherwise takes in before it gives the frame out.
@@ -40,8 +40,8 @@ _READ_ON = 8
 # From a key frame this far before the frame wanted, another decoder is cheaper in the long run. In shorter
 # groups, going back to the key frame is cheaper than taking in what follows the frame wanted.
 _LONG_GROUP = 32
-_MOST_CURSORS = 4
-_MOST_CURSOR_BYTES = 2**28  # for the pictures that all decoders hold, about
+_MOST_CURSORS = 6
+_MOST_CURSOR_BYTES = 3 * 2**27  # for the pictures that all decoders hold, about
 
 
 class PyAVDecoder:
@@ -59,7 +59,7 @@ class PyAVDecoder:
         stream = self._cursor.stream
         self.width, self.height = stream.width, stream.height
         self.fps = float(stream.average_rate or stream.guessed_rate or 0)
-        held = self.width * self.height * 3 // 2 * (_threads(stream) + 6)
+        held = self.width * self.height * 3 // 2 * (_threads(stream) + 11)
         fit = _MOST_CURSOR_BYTES // max(held, 1)
         self._most_cursors = min(max(fit, 1), _MOST_CURSORS) if Path(filename).is_file() else 1
         first = self._cursor.peek()
