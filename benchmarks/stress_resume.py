@@ -160,6 +160,16 @@ def check_logs(lines: list[dict[str, Any]], expected: list[dict[str, Any]]) -> N
         raise SystemExit(f"the last log line is {texts[-1]}, expected {wanted[-1]}")
 
 
+def report(kills: Counter[str], places: Counter[str], runs: int) -> None:
+    """What was done so far."""
+    for counts in (kills, places):
+        print(", ".join(f"{name}: {count}" for name, count in counts.most_common()))
+    print(
+        f"{sum(kills.values())} kills in {runs} runs; every run ended as the undisturbed one, bit for bit",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=60, help="go on until so many kills came")
@@ -201,9 +211,7 @@ def main() -> None:
                     raise SystemExit(f"{name}: unfinished files are left")
                 shutil.rmtree(work_dir)
                 runs += 1
-    for counts in (kills, places):
-        print(", ".join(f"{name}: {count}" for name, count in counts.most_common()))
-    print(f"{sum(kills.values())} kills in {runs} runs; every run ended as the undisturbed one, bit for bit")
+            report(kills, places, runs)
 
 
 if __name__ == "__main__":

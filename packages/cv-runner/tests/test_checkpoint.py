@@ -229,6 +229,52 @@ class TestFaults:
         assert runner.epoch < 4
 
 
+class TestBestOnAFullDisk:
+    def run(self, folder, **options):
+        """Scores get better in every epoch; the best checkpoint of epoch 2 cannot be saved."""
+        runner = make(max_epochs=3, work_dir=folder, meta={})
+        data = torch.utils.data.DataLoader(Scored())
+        runner.register_hook(CheckpointHook(interval=-1, save_last=False, **options))
+        runner.register_hook(EvalHook(data, save_best="acc", test_fn=lambda *_: [runner.epoch]), "LOW")
+        with small_files() as limit:
+            runner.register_hook(ClosureHook("before_train_epoch", lambda r: limit(on=r.epoch == 1)))
+            runner.register_hook(ClosureHook("after_train_epoch", lambda r: limit(on=False)), "LOWEST")
+            runner.run([loader(1)], [("train", 1)])
+        return runner.meta["hook_msgs"]
+
+    def test_training_goes_on_and_the_former_best_stays(self, tmp_path, caplog, monkeypatch):
+        seen = []
+        monkeypatch.setattr(Scored, "seen", lambda self: seen.append(names(tmp_path)))
+        messages = self.run(tmp_path)
+        assert seen[2] == ["best_acc_epoch_1.pth"]
+        assert names(tmp_path) == ["best_acc_epoch_3.pth"]
+        assert messages["best_score"] == 2
+        assert messages["best_ckpt"] == str(tmp_path / "best_acc_epoch_3.pth")
+        assert caplog.text.count("The best checkpoint could not be saved, training goes on") == 1
+
+    def test_or_stops_as_configured(self, tmp_path):
+        with pytest.raises(OSError):
+            self.run(tmp_path, on_error="raise")
+        assert names(tmp_path) == ["best_acc_epoch_1.pth"]
+
+
+class Scored(torch.utils.data.Dataset):
+    """Its score is what the test function returned."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return torch.ones(2)
+
+    def seen(self):
+        """Called with every evaluation."""
+
+    def evaluate(self, results, logger=None):
+        self.seen()
+        return {"acc": float(results[0])}
+
+
 def _settle(runner, limit, on):
     """Change the limit only when a save in the background is done with the former one."""
     jobs = getattr(runner.writer, "_jobs", None)

@@ -285,9 +285,21 @@ class EvalHook(Hook):
         former = messages.get("best_ckpt", self.best_ckpt_path)
         name = f"best_{self.key_indicator}_{unit}_{current}.pth".replace("/", "_")
         path = in_folder(os.fspath(self.out_dir), name)
+        kept = {key: messages[key] for key in ("best_score", "best_ckpt") if key in messages}
         messages["best_score"] = key_score
         messages["best_ckpt"] = self.best_ckpt_path = path
-        runner.save_checkpoint(self.out_dir, filename_tmpl=name, create_symlink=False)
+        try:
+            runner.save_checkpoint(self.out_dir, filename_tmpl=name, create_symlink=False)
+        except OSError as error:
+            hook = runner._checkpoint_hook()
+            if runner.sharded or (hook is not None and hook.on_error == "raise"):
+                raise
+            runner.logger.error("The best checkpoint could not be saved, training goes on: %s", error)
+            if not runner.writer.needs_copy:  # in the background, it was the former save that failed
+                del messages["best_score"], messages["best_ckpt"]
+                messages.update(kept)
+                self.best_ckpt_path = former
+                return
 
         def remove_former() -> None:
             if runner.rank == 0 and former and former != path and remove_checkpoint(former):

@@ -19,6 +19,8 @@ from cv.runner.hooks.logger.live import show_live_line
 if TYPE_CHECKING:
     from cv.runner.base_runner import BaseRunner
 
+_ENCODER = json.JSONEncoder(default=str)
+
 
 @HOOKS.register_module()
 class TextLoggerHook(LoggerHook):
@@ -133,7 +135,7 @@ class TextLoggerHook(LoggerHook):
         """Append a JSON line on rank 0."""
         if runner.rank != 0 or self.json_log_path is None:
             return
-        line = json.dumps({key: _for_json(value) for key, value in log_dict.items()}, default=str)
+        line = _ENCODER.encode({key: _for_json(value) for key, value in log_dict.items()})
         try:
             _append(self.json_log_path, f"{line}\n".encode())
         except OSError as error:
