@@ -37,6 +37,7 @@ class OpenCVDecoder:
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
         self._may_jump = _begins_at_key_frames(filename, self._capture)
         self._position = 0
+        self._at_end = False
         self._read_to_end: int | None = None  # how many frames came out when the end was reached first
         self._grabbed = self._capture.grab()  # OpenCV's zero of time is the first frame it sees
         if not self._grabbed:
@@ -120,8 +121,9 @@ class OpenCVDecoder:
 
     def _grab(self) -> bool:
         """Have the frame at the present position decoded."""
-        if not self._grabbed:
+        if not self._grabbed and not self._at_end:
             self._grabbed = self._capture.grab()
+            self._at_end = not self._grabbed  # where that is damage, a second call would pass over it
         return self._grabbed
 
     def _skip(self) -> bool:
@@ -134,7 +136,7 @@ class OpenCVDecoder:
     def _restart(self) -> None:
         self._capture.release()
         self._capture = open_capture(self._filename)
-        self._grabbed, self._position = False, 0
+        self._grabbed, self._at_end, self._position = False, False, 0
 
     def _seek(self, index: int) -> None:
         """Place the capture at frame ``index`` or before."""
@@ -150,6 +152,7 @@ class OpenCVDecoder:
                 break
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, aim - step)
             self._grabbed = self._capture.grab()
+            self._at_end = False
             found = self._index.number(_time(self._capture)) if self._grabbed else None
             # A stamp of zero is also what OpenCV gives for none.
             if found is not None and 0 < found <= index:
