@@ -35,7 +35,6 @@ from fuzz_ops_samplers import SAMPLERS
 from fuzz_ops_spoil import spoil
 from torch import Tensor
 
-SECONDS = 20  # a single case
 SLOW_ELEMENTS = 2**32  # of an argument: reading them may take longer than that
 EXTRA_BYTES = 6 * 2**30  # address space of the child on top of what it has at the start
 #: What an operator may raise. MemoryError and the allocator's RuntimeError come with huge output sizes.
@@ -51,7 +50,7 @@ def main() -> None:
     case, last = args.first, args.first + args.cases
     names = [name for name in SAMPLERS if not args.ops or name in args.ops]
     while case < last and time.monotonic() < end:
-        case = run_child(case, last, end, names, outcomes, failures)
+        case = run_child(case, last, end, args.limit, names, outcomes, failures)
     report = {
         "cases": case - args.first,
         "operators": len(names),
@@ -66,6 +65,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--limit", type=float, default=20, help="seconds of a case; more on a busy machine")
     parser.add_argument("--cases", type=int, default=2**62)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--ops", nargs="*", default=[], help="only these operators")
@@ -73,7 +73,13 @@ def arguments() -> argparse.Namespace:
 
 
 def run_child(
-    case: int, last: int, end: float, names: list[str], outcomes: Counter[str], failures: list[dict[str, Any]]
+    case: int,
+    last: int,
+    end: float,
+    limit: float,
+    names: list[str],
+    outcomes: Counter[str],
+    failures: list[dict[str, Any]],
 ) -> int:
     """Cases from ``case`` on in a new process, until it dies or the work is done; gives the next case."""
     begun, elements = "", 0
@@ -89,7 +95,7 @@ def run_child(
     theirs.close()
     try:
         while time.monotonic() < end:
-            if not ours.poll(SECONDS):
+            if not ours.poll(limit):
                 if elements < SLOW_ELEMENTS:
                     report("hangs")
                 else:

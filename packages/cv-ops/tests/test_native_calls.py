@@ -171,22 +171,31 @@ def test_groups_of_deform_conv2d(groups):
         cv.deform_conv2d(x, offset, None, weight, None, 1, 1, 1, 1, 1, 1, 1, groups)
 
 
+@pytest.mark.parametrize("regions", [-1, 2**24 + 1, HUGE])
+def test_regions_of_pixel_group(regions):
+    maps = (zeros(2, 3), zeros(2, 3).byte(), zeros(2, 3, 4), zeros(2, 3).int(), zeros(2, 3).byte())
+    with pytest.raises(RuntimeError, match=r"must not be negative, and at most 2\^24"):
+        cv.pixel_group(*maps, regions, 0.8)
+
+
 # --- None, which the dispatcher lets pass for a tensor ---------------------------------------------
 
 
-@pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize(
     ("op", "shape", "rest"),
     [
         ("box_iou_rotated", (1, 5), (0, False)),
         ("nms_match", (1, 4), (0.5,)),
+        ("nms_rotated", (1, 5), (None, 0.5, 0.1, 3)),
         ("roi_align", (1, 3, 4, 4), (*NUMBERS, 2, True)),
-        ("tin_shift", (1, 2, 4, 3), ()),
+        ("tin_shift", (1, 2, 4, 3), (False,)),
     ],
 )
-def test_none_is_no_tensor(op, shape, rest, device):
-    with pytest.raises((TypeError, RuntimeError), match=r"\w+"):
-        getattr(cv, op)(torch.zeros(shape, device=device), None, *rest)
+def test_none_is_no_tensor(op, shape, rest):
+    with pytest.raises(TypeError, match=rf"{op}.*: \w+ must be a tensor, got None"):
+        getattr(cv, op)(torch.zeros(shape, device="meta"), None, *rest)
+    with pytest.raises(RuntimeError, match=r"\w+"):  # torch's own, for a tensor that is not defined
+        getattr(cv, op)(torch.zeros(shape), None, *rest)
 
 
 @pytest.mark.parametrize("place", range(4))

@@ -163,6 +163,8 @@ def test_operator() -> None:
 
 def test_errors() -> None:
     score, mask, embedding, label, contour, _ = random_case()
+    with pytest.raises(ValueError, match=r"kernel_region_num must be at most 2\^24, got 2147483648"):
+        pixel_group(score, mask, embedding, label, contour, 2**31, 0.5)
     with pytest.raises(ValueError, match=r"kernel_region_num must be greater than .* 3, got 3"):
         pixel_group(score, mask, embedding, label, contour, 3, 0.5)
     with pytest.raises(ValueError, match=r"embedding must have shape \(H, W, C\), got \(24, 33\)"):

@@ -10,6 +10,8 @@
 namespace cv::pixel_group {
 namespace {
 
+constexpr int64_t kMostRegions = int64_t{1} << 24;  // memory grows with them
+
 // (regions, channels): the mean embedding of each kernel; in double, the sums are long.
 std::vector<double> mean_embeddings(const float* embedding, int64_t channels, const int32_t* label, int64_t pixels,
                                     int64_t regions) {
@@ -70,7 +72,8 @@ std::tuple<Tensor, Tensor> pixel_group_cpu(const Tensor& score, const Tensor& ma
   STD_TORCH_CHECK(is_map(mask, ScalarType::Byte), "pixel_group: mask must be [H, W], uint8");
   STD_TORCH_CHECK(is_map(kernel_contour, ScalarType::Byte), "pixel_group: kernel_contour must be [H, W], uint8");
   STD_TORCH_CHECK(is_map(kernel_label, ScalarType::Int), "pixel_group: kernel_label must be [H, W], int32");
-  STD_TORCH_CHECK(kernel_region_num >= 0, "pixel_group: kernel_region_num must not be negative");
+  STD_TORCH_CHECK(kernel_region_num >= 0 && kernel_region_num <= kMostRegions,
+                  "pixel_group: kernel_region_num must not be negative, and at most 2^24");
   const Tensor m = as_contiguous(mask), e = as_contiguous(embedding), l = as_contiguous(kernel_label);
   const Tensor contour = as_contiguous(kernel_contour), s = as_contiguous(score);
   const uint8_t *mp = m.const_data_ptr<uint8_t>(), *cp = contour.const_data_ptr<uint8_t>();

@@ -112,11 +112,11 @@ def _checked(op: torch._ops.OpOverload, fake: Callable[..., Any], check: Check |
     tensors = [(i, a.name) for i, a in enumerate(op._schema.arguments) if a.type.kind() == "TensorType"]
 
     def checked_fake(*args: Any) -> Any:
-        if check is not None:
-            check(*args)
         for place, name in tensors:  # the dispatcher lets None pass for any tensor
             if args[place] is None:
                 raise TypeError(f"{op}: {name} must be a tensor, got None")
+        if check is not None:
+            check(*args)
         return fake(*args)
 
     return checked_fake

@@ -20,6 +20,7 @@ from ._registration import register
 from .contour_expand import as_cpu_tensor, as_mask
 
 _op = operator("pixel_group")
+_MOST_REGIONS = 2**24
 
 
 def pixel_group(
@@ -42,7 +43,7 @@ def pixel_group(
         kernel_label: ``(H, W)`` integers below ``kernel_region_num``: the kernel of each pixel, 0 (or less)
             for none.
         kernel_contour: ``(H, W)``: what is not 0 is on the contour of its kernel.
-        kernel_region_num: The number of labels, background included.
+        kernel_region_num: The number of labels, background included; at most 2^24.
         distance_threshold: A pixel joins at a smaller Euclidean distance of its embedding from the mean of
             the kernel.
 
@@ -52,7 +53,7 @@ def pixel_group(
 
     Raises:
         TypeError: An argument is neither a tensor nor an array.
-        ValueError: Shapes do not fit, or a label is not below ``kernel_region_num``.
+        ValueError: Shapes do not fit, or a label is not below ``kernel_region_num``, or that is too large.
 
     Example:
         >>> label = torch.tensor([[1, 0, 0, 2]])
@@ -81,6 +82,8 @@ def pixel_group(
             f"kernel_region_num must be greater than the largest label of kernel_label, {largest}, "
             f"got {kernel_region_num}"
         )
+    if kernel_region_num > _MOST_REGIONS:
+        raise ValueError(f"kernel_region_num must be at most 2^24, got {kernel_region_num}")
     values, offsets = _call(
         maps["score"].float(),
         as_mask(maps["mask"]),
