@@ -34,6 +34,7 @@ import dist_toy
 import runner_toy
 from test_resume import assert_equal, log_lines
 
+from cv.fileio import atomic_write
 from cv.runner import ClosureHook
 
 SCALER = {"loss_scale": {"init_scale": 256.0, "growth_interval": 2}, "dtype": "float16"}
@@ -78,7 +79,8 @@ def train_rank(work_dir: Path, started: Any, rank: int, ranks: int, meeting: Pat
         "torch": torch.get_rng_state(),
         "counters": (runner.epoch, runner.iter),
     }
-    torch.save(state, work_dir / f"final_{rank}.pt")
+    with atomic_write(work_dir / f"final_{rank}.pt") as file:
+        torch.save(state, file)
     dist_toy.dist.destroy_process_group()
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from cv.fileio import atomic_write
 from cv.runner import EMAHook, EvalHook, build_optimizer, build_runner, save_checkpoint, set_random_seed
 from cv.runner.checkpoint import link_latest
 
@@ -126,7 +127,8 @@ def run_in(work_dir, resume, started, options):
         runner.resume(str(latest))
     started.set()
     runner.run(loaders, workflow)
-    torch.save(final_state(runner), Path(work_dir, "final.pt"))
+    with atomic_write(Path(work_dir, "final.pt")) as file:  # a kill may come here, too
+        torch.save(final_state(runner), file)
 
 
 def kill_while_saving(folder, in_the_middle, at_most=400):

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from cv.runner import schedules, validate
 from cv.runner.hooks.hook import HOOKS
-from cv.runner.hooks.schedule import Cyclic, ScheduleHook, ToTarget, Values, format_param, of_all
+from cv.runner.hooks.schedule import Cyclic, ScheduleHook, Steps, ToTarget, Values, format_param, of_all
 from cv.runner.schedules import annealing_cos, annealing_linear
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class FixedLrUpdaterHook(LrUpdaterHook):
 
 
 @HOOKS.register_module()
-class StepLrUpdaterHook(LrUpdaterHook):
+class StepLrUpdaterHook(Steps, LrUpdaterHook):
     """Falls by a factor at milestones.
 
     Args:
@@ -134,15 +134,13 @@ class StepLrUpdaterHook(LrUpdaterHook):
     def __init__(
         self, step: int | list[int], gamma: float = 0.1, min_lr: float | None = None, **kwargs: Any
     ) -> None:
-        schedules.check_steps(step)
-        self.step = step
-        self.gamma = gamma
+        self.set_steps(step, gamma)
         self.min_lr = min_lr
         super().__init__(**kwargs)
 
     def get_lr(self, runner: BaseRunner, base_lr: float) -> float:
         """``base_lr · gamma^(milestones reached)``."""
-        return schedules.step(base_lr, self.progress(runner), self.step, self.gamma, self.min_lr)
+        return self.on_steps(runner, base_lr, self.min_lr)
 
 
 @HOOKS.register_module()
@@ -230,9 +228,7 @@ class CosineAnnealingLrUpdaterHook(_ToTarget):
 
     def get_lr(self, runner: BaseRunner, base_lr: float) -> float:
         """On the cosine from ``base_lr`` to the target."""
-        return schedules.cosine(
-            base_lr, self.progress(runner), self.max_progress(runner), self.target(base_lr)
-        )
+        return self.on_cosine(runner, base_lr)
 
 
 @HOOKS.register_module()
@@ -250,9 +246,7 @@ class LinearAnnealingLrUpdaterHook(_ToTarget):
 
     def get_lr(self, runner: BaseRunner, base_lr: float) -> float:
         """On the line from ``base_lr`` to the target."""
-        return schedules.linear(
-            base_lr, self.progress(runner), self.max_progress(runner), self.target(base_lr)
-        )
+        return self.on_line(runner, base_lr)
 
 
 @HOOKS.register_module()

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from cv.runner import schedules, validate
 from cv.runner.hooks.hook import HOOKS
-from cv.runner.hooks.schedule import Cyclic, ScheduleHook, ToTarget, Values, format_param, of_all
+from cv.runner.hooks.schedule import Cyclic, ScheduleHook, Steps, ToTarget, Values, format_param, of_all
 
 if TYPE_CHECKING:
     from cv.runner.base_runner import BaseRunner
@@ -106,7 +106,7 @@ class MomentumUpdaterHook(ScheduleHook):
 
 
 @HOOKS.register_module()
-class StepMomentumUpdaterHook(MomentumUpdaterHook):
+class StepMomentumUpdaterHook(Steps, MomentumUpdaterHook):
     """Falls by a factor at milestones.
 
     Args:
@@ -119,15 +119,13 @@ class StepMomentumUpdaterHook(MomentumUpdaterHook):
     def __init__(
         self, step: int | list[int], gamma: float = 0.5, min_momentum: float | None = None, **kwargs: Any
     ) -> None:
-        schedules.check_steps(step)
-        self.step = step
-        self.gamma = gamma
+        self.set_steps(step, gamma)
         self.min_momentum = min_momentum
         super().__init__(**kwargs)
 
     def get_momentum(self, runner: BaseRunner, base_momentum: float) -> float:
         """``base_momentum · gamma^(milestones reached)``."""
-        return schedules.step(base_momentum, self.progress(runner), self.step, self.gamma, self.min_momentum)
+        return self.on_steps(runner, base_momentum, self.min_momentum)
 
 
 class _ToTarget(ToTarget, MomentumUpdaterHook):
@@ -157,12 +155,7 @@ class CosineAnnealingMomentumUpdaterHook(_ToTarget):
 
     def get_momentum(self, runner: BaseRunner, base_momentum: float) -> float:
         """On the cosine from ``base_momentum`` to the target."""
-        return schedules.cosine(
-            base_momentum,
-            self.progress(runner),
-            self.max_progress(runner),
-            self.target(base_momentum),
-        )
+        return self.on_cosine(runner, base_momentum)
 
 
 @HOOKS.register_module()
@@ -180,12 +173,7 @@ class LinearAnnealingMomentumUpdaterHook(_ToTarget):
 
     def get_momentum(self, runner: BaseRunner, base_momentum: float) -> float:
         """On the line from ``base_momentum`` to the target."""
-        return schedules.linear(
-            base_momentum,
-            self.progress(runner),
-            self.max_progress(runner),
-            self.target(base_momentum),
-        )
+        return self.on_line(runner, base_momentum)
 
 
 @HOOKS.register_module()

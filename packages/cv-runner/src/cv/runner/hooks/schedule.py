@@ -145,6 +145,25 @@ class ScheduleHook(Hook):
         self.set_values(runner, self.warmup_values(regular, done) if warming else regular)
 
 
+class Steps(ScheduleHook):
+    """A policy that falls by a factor at milestones."""
+
+    def set_steps(self, step: int | list[int], gamma: float) -> None:
+        """Validate milestones (or the length of a period), and keep them with the factor.
+
+        Raises:
+            TypeError: neither an int nor a list of ints.
+            AssertionError: one that is not positive.
+        """
+        schedules.check_steps(step)
+        self.step = step
+        self.gamma = gamma
+
+    def on_steps(self, runner: BaseRunner, base: float, minimum: float | None) -> float:
+        """``base · gamma^(milestones reached)``, never below the minimum."""
+        return schedules.step(base, self.progress(runner), self.step, self.gamma, minimum)
+
+
 class ToTarget(ScheduleHook):
     """A policy that ends at a value, or at a part of what each group began with."""
 
@@ -160,6 +179,14 @@ class ToTarget(ScheduleHook):
     def target(self, base: float) -> float:
         """Where a group that began with ``base`` ends."""
         return schedules.target(base, *self._target)
+
+    def on_cosine(self, runner: BaseRunner, base: float) -> float:
+        """The value on half a cosine from ``base`` to the target."""
+        return schedules.cosine(base, self.progress(runner), self.max_progress(runner), self.target(base))
+
+    def on_line(self, runner: BaseRunner, base: float) -> float:
+        """The value on a line from ``base`` to the target."""
+        return schedules.linear(base, self.progress(runner), self.max_progress(runner), self.target(base))
 
 
 class Cyclic(ScheduleHook):
