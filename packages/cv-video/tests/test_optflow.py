@@ -83,8 +83,11 @@ def test_kitti(tmp_path, flow):
     read = flowread(path)
     assert np.isnan(read[2, 3]).all()
     np.testing.assert_array_equal(read[valid == 1], flow[valid == 1])
-    with pytest.raises(ValueError, match="must lie in"):
-        flowwrite(np.full((2, 2, 2), 512.0), path)
+    for beyond in (512.0, -512.1):
+        with pytest.raises(ValueError, match="must lie in"):
+            flowwrite(np.full((2, 2, 2), beyond), path)
+    flowwrite(np.full((2, 2, 2), -512.0), path)
+    assert (flowread(path) == -512).all()
 
 
 @pytest.mark.parametrize(
