@@ -72,6 +72,7 @@ def frames2video(
 
     height, width = imread(first).shape[:2]
     with replacing(target) as temporary:
+        temporary.touch()  # no permission: its own error, OpenCV tells none
         code = cv2.VideoWriter.fourcc(*fourcc)
         writer = cv2.VideoWriter(os.fspath(temporary), code, float(fps), (width, height))
         if not writer.isOpened():
