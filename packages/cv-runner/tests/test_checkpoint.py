@@ -230,12 +230,14 @@ class TestFaults:
 
 
 class TestBestOnAFullDisk:
-    def run(self, folder, **options):
-        """Scores get better in every epoch; the best checkpoint of epoch 2 cannot be saved."""
+    def run(self, folder, scores, **options):
+        """The best checkpoint of epoch 2 cannot be saved."""
         runner = make(max_epochs=3, work_dir=folder, meta={})
         data = torch.utils.data.DataLoader(Scored())
         runner.register_hook(CheckpointHook(interval=-1, save_last=False, **options))
-        runner.register_hook(EvalHook(data, save_best="acc", test_fn=lambda *_: [runner.epoch]), "LOW")
+        runner.register_hook(
+            EvalHook(data, save_best="acc", test_fn=lambda *_: [scores[runner.epoch]]), "LOW"
+        )
         with small_files() as limit:
             runner.register_hook(ClosureHook("before_train_epoch", lambda r: limit(on=r.epoch == 1)))
             runner.register_hook(ClosureHook("after_train_epoch", lambda r: limit(on=False)), "LOWEST")
@@ -245,7 +247,7 @@ class TestBestOnAFullDisk:
     def test_training_goes_on_and_the_former_best_stays(self, tmp_path, caplog, monkeypatch):
         seen = []
         monkeypatch.setattr(Scored, "seen", lambda self: seen.append(names(tmp_path)))
-        messages = self.run(tmp_path)
+        messages = self.run(tmp_path, [0, 1, 2])
         assert seen[2] == ["best_acc_epoch_1.pth"]
         assert names(tmp_path) == ["best_acc_epoch_3.pth"]
         assert messages["best_score"] == 2
@@ -254,8 +256,20 @@ class TestBestOnAFullDisk:
 
     def test_or_stops_as_configured(self, tmp_path):
         with pytest.raises(OSError):
-            self.run(tmp_path, on_error="raise")
+            self.run(tmp_path, [0, 1, 2], on_error="raise")
         assert names(tmp_path) == ["best_acc_epoch_1.pth"]
+
+    def test_the_score_of_the_former_best_counts(self, tmp_path):
+        messages = self.run(tmp_path, [2, 3, 1])
+        assert names(tmp_path) == ["best_acc_epoch_1.pth"]
+        assert messages == {"best_score": 2, "best_ckpt": str(tmp_path / "best_acc_epoch_1.pth")}
+
+    def test_a_better_one_of_the_same_name_stays(self, tmp_path):
+        runner = make(work_dir=tmp_path, meta={})
+        hook = EvalHook(torch.utils.data.DataLoader(Scored()), save_best="acc", out_dir=str(tmp_path))
+        for score in (1.0, 2.0):
+            hook._save_ckpt(runner, score)
+            assert names(tmp_path) == ["best_acc_epoch_1.pth"]
 
 
 class Scored(torch.utils.data.Dataset):
