@@ -147,7 +147,7 @@ def read_all(descriptor):
 
 def test_a_full_disk_does_not_end_the_run(tmp_path, caplog):
     """The line that does not fit is left out whole, later ones are written, and the log says so."""
-    meta = {"note": "x" * 1900}
+    meta = {"note": "x" * 1800}  # so that a part of the line would fit
     runner = make(model=Steps(), work_dir=tmp_path, meta=meta, max_epochs=1)
     runner.register_training_hooks(None, log_config={"interval": 1, "hooks": [{"type": "TextLoggerHook"}]})
     with small_files() as limit:
