@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cv import ops
@@ -62,13 +63,14 @@ class TestRegistration:
             library.define("scale(Tensor x, float factor) -> Tensor")
             library.impl("scale", lambda x, factor: x * factor, "CPU")
             op = torch.ops.cv_test.scale.default
-            formula = _registration._autograd_formula(
+            formula, eager_formula = _registration._autograd_formulas(
                 op, "scale", _registration._save_nothing, lambda ctx, g: gradients(g)
             )
             library.impl("scale", _registration._autograd_kernel(op, formula), "Autograd", with_keyset=True)
-            out = torch.ops.cv_test.scale(torch.ones(2, requires_grad=True), 3.0)
-            with pytest.raises(TypeError, match="backward of scale must return a tuple of 2.*" + got):
-                out.sum().backward()
+            for call in (op, _registration._apply_of(eager_formula)):
+                out = call(torch.ones(2, requires_grad=True), 3.0)
+                with pytest.raises(TypeError, match="backward of scale must return a tuple of 2.*" + got):
+                    out.sum().backward()
 
     def test_every_operator_has_a_fake_and_no_defaults(self) -> None:
         names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("cv::")]
@@ -108,6 +110,19 @@ class TestRegistration:
             names: list[str] = []
             with Seen(), torch.inference_mode(inference):
                 roi_align(torch.rand(1, 2, 8, 8, requires_grad=needs_grad), rois, 2)
+            assert "cv.roi_align.default" in names
+
+    def test_a_function_mode_sees_the_operator(self) -> None:
+        class Seen(TorchFunctionMode):
+            def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                names.append(str(func))
+                return func(*args, **(kwargs or {}))
+
+        pixels, rois = torch.rand(1, 2, 8, 8), torch.tensor([[0.0, 1, 1, 5, 5]])
+        for needs_grad, inference in ((False, False), (True, False), (False, True)):
+            names: list[str] = []
+            with Seen(), torch.inference_mode(inference):
+                roi_align(pixels.clone().requires_grad_(needs_grad), rois, 2)
             assert "cv.roi_align.default" in names
 
     def test_every_way_to_call_gives_the_same_gradients(self) -> None:

@@ -183,7 +183,7 @@ class TestErrors:
         first, second = random_case(2, 3, 4, 5)
         with pytest.raises(TypeError, match="input2 must be a tensor, got int"):
             correlation(first, 1)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match=r"input1 must be floating point, got torch\.int64"):
+        with pytest.raises(TypeError, match=r"input1 must have a floating dtype, got torch\.int64"):
             correlation(first.long(), second)
         with pytest.raises(ValueError, match=r"input1 must have shape \(N, C, H, W\), got \(3, 4, 5\)"):
             correlation(first[0], second)

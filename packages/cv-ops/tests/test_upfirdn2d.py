@@ -251,7 +251,7 @@ class TestErrors:
         x, kernel = random_case()
         with pytest.raises(TypeError, match="input must be a tensor, got list"):
             upfirdn2d([1.0], kernel)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match=r"input must be floating point, got torch\.uint8"):
+        with pytest.raises(TypeError, match=r"input must have a floating dtype, got torch\.uint8"):
             upfirdn2d(x.to(torch.uint8), kernel)
         with pytest.raises(ValueError, match=r"input must have shape \(N, C, H, W\), got \(3, 7, 9\)"):
             upfirdn2d(x[0], kernel)

@@ -120,8 +120,7 @@ void pool(const T* x, const T* boxes, const Params& p, T* out, int32_t* samples)
 }
 
 std::tuple<Tensor, Tensor> border_align_cpu(const Tensor& input, const Tensor& boxes, int64_t pool_size) {
-  STD_TORCH_CHECK(input.dim() == 4, "border_align: input must have shape (N, 4 C, H, W)");
-  const Params p = make_params(boxes, input.size(0), input.size(1), input.size(2), input.size(3), pool_size);
+  const Params p = forward_params(input, boxes, pool_size);
   const ScalarType acc = opmath_dtype(input.scalar_type());
   Tensor out = empty_beside(input, {p.batch, p.channels, p.boxes, kBorders}, acc);
   Tensor samples = empty_beside(input, {p.batch, p.channels, p.boxes, kBorders}, ScalarType::Int);
@@ -129,7 +128,6 @@ std::tuple<Tensor, Tensor> border_align_cpu(const Tensor& input, const Tensor& b
   dispatch_float_double(acc, "border_align", [&](auto t) {
     using T = typename decltype(t)::type;
     if (out.numel() == 0) return;
-    STD_TORCH_CHECK(p.plane() > 0, "border_align: input must have at least one pixel");
     const Tensor x = channels_last(to_opmath(input));
     pool(x.const_data_ptr<T>(), at.const_data_ptr<T>(), p, out.mutable_data_ptr<T>(),
          samples.mutable_data_ptr<int32_t>());

@@ -123,16 +123,13 @@ __global__ void ordered_backward_kernel(const T* CV_RESTRICT grad, const int32_t
 }
 
 std::tuple<Tensor, Tensor> border_align_cuda(const Tensor& input, const Tensor& boxes, int64_t pool_size) {
-  STD_TORCH_CHECK(input.dim() == 4, "border_align: input must have shape (N, 4 C, H, W)");
-  const Params p = make_params(boxes, input.size(0), input.size(1), input.size(2), input.size(3), pool_size);
-  STD_TORCH_CHECK(on_same_device(input, boxes), "border_align: boxes must be on the device of input");
+  const Params p = forward_params(input, boxes, pool_size);
   CudaScope scope(input);
   const bool nhwc = is_channels_last(input);
   const Tensor x = in_layout(input, nhwc), at = box_tensor(boxes, input.scalar_type());
   Tensor out = empty_beside(input, {p.batch, p.channels, p.boxes, kBorders}, input.scalar_type());
   Tensor samples = empty_beside(input, {p.batch, p.channels, p.boxes, kBorders}, ScalarType::Int);
   if (out.numel() == 0) return {out, samples};
-  STD_TORCH_CHECK(p.plane() > 0, "border_align: input must have at least one pixel");
   dispatch_float(input.scalar_type(), "border_align", [&](auto t) {
     using T = typename decltype(t)::type;
     const int64_t count = out.numel();

@@ -6,8 +6,10 @@
 
 namespace cv::correlation {
 
+// cv.ops.correlation says the same in better words once these have failed.
 inline Params check(const Tensor& first, const Tensor& second, int64_t kernel, int64_t displacement, int64_t stride,
                     int64_t padding, int64_t dilation, int64_t dilation_patch) {
+  STD_TORCH_CHECK(is_floating(first), "correlation: inputs must have a floating dtype");
   STD_TORCH_CHECK(first.dim() == 4 && second.dim() == 4, "correlation: inputs must be [N, C, H, W]");
   for (int64_t d = 0; d < 4; ++d)
     STD_TORCH_CHECK(first.size(d) == second.size(d), "correlation: inputs must have the same shape");

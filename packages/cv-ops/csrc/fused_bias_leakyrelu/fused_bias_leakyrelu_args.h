@@ -1,6 +1,7 @@
 #pragma once
 // What the CPU and the CUDA entries of fused_bias_leakyrelu share.
 
+#include <limits>
 #include <optional>
 
 #include "../common/memory_format.h"
@@ -24,7 +25,9 @@ struct Shape {
 
 inline Tensor in_layout(const Tensor& t, bool nhwc) { return nhwc ? channels_last(t) : as_contiguous(t); }
 
+// cv.ops.fused_bias_leakyrelu says the same in better words once this and check_numbers have failed.
 inline void check(const Tensor& input, const std::optional<Tensor>& bias, const std::optional<Tensor>& output) {
+  STD_TORCH_CHECK(is_floating(input), "fused_bias_leakyrelu: input must have a floating dtype");
   STD_TORCH_CHECK(input.dim() >= 2, "fused_bias_leakyrelu: input must be [N, C, ...]");
   if (bias) {
     STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == input.size(1), "fused_bias_leakyrelu: bias must be [C]");
@@ -37,6 +40,12 @@ inline void check(const Tensor& input, const std::optional<Tensor>& bias, const 
     STD_TORCH_CHECK(same && output->scalar_type() == input.scalar_type() && on_same_device(*output, input),
                     "fused_bias_leakyrelu: output must have the shape, dtype and device of input");
   }
+}
+
+inline void check_numbers(double slope, double scale) {
+  constexpr double largest = std::numeric_limits<double>::max();
+  STD_TORCH_CHECK(slope >= 0 && slope <= largest, "fused_bias_leakyrelu: slope must not be negative");
+  STD_TORCH_CHECK(scale > 0 && scale <= largest, "fused_bias_leakyrelu: scale must be positive");
 }
 
 template <typename A>

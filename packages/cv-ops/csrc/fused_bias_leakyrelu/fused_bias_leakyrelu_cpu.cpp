@@ -149,6 +149,7 @@ void run_backward(const Shape& s, const T* grad, const T* y, Factors<opmath_t<T>
 Tensor forward_cpu(const Tensor& input, const Tensor& bias, const std::optional<Tensor>& output, double slope,
                    double scale) {
   check(input, bias, output);
+  check_numbers(slope, scale);
   const bool nhwc = is_channels_last(input);
   const Tensor x = in_layout(input, nhwc), b = as_contiguous(bias);
   const std::optional<Tensor> sign = output ? std::optional<Tensor>(in_layout(*output, nhwc)) : std::nullopt;

@@ -125,6 +125,7 @@ inline unsigned capped(int64_t blocks) { return static_cast<unsigned>(std::min<i
 Tensor forward_cuda(const Tensor& input, const Tensor& bias, const std::optional<Tensor>& output, double slope,
                     double scale) {
   check(input, bias, output);
+  check_numbers(slope, scale);
   const CudaScope scope(input);
   const bool nhwc = is_channels_last(input);
   const Tensor x = in_layout(input, nhwc), b = as_contiguous(bias);

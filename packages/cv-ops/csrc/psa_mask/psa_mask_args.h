@@ -6,7 +6,9 @@
 
 namespace cv::psa_mask {
 
+// cv.ops.psa_mask says the same in better words once these have failed.
 inline Geometry geometry_of(const Tensor& input, int64_t mask_h, int64_t mask_w, bool distribute) {
+  STD_TORCH_CHECK(is_floating(input), "psa_mask: input must have a floating dtype");
   STD_TORCH_CHECK(input.dim() == 4, "psa_mask: input must be [N, mask_h * mask_w, H, W]");
   STD_TORCH_CHECK(mask_h > 0 && mask_w > 0 && input.size(1) == checked_product(mask_h, mask_w),
                   "psa_mask: input must have mask_h * mask_w channels");

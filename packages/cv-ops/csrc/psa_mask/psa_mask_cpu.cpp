@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "../common/parallel.h"
 #include "psa_mask_args.h"
 
 namespace cv::psa_mask {
@@ -64,7 +65,7 @@ inline void zero_masks(const Geometry& g, T* masks) {
 // are written by one thread.
 template <typename T>
 void forward(const Geometry& g, const T* masks, T* pairs) {
-  torch::stable::parallel_for(0, g.n * g.h, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, g.n * g.h, grain_for(g.h * g.w * g.w), [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t n = task / g.h, channel_row = task % g.h;
       for (int64_t pixel_row = 0; pixel_row < g.h; ++pixel_row) {
@@ -83,7 +84,7 @@ void forward(const Geometry& g, const T* masks, T* pairs) {
 
 template <typename T>
 void backward(const Geometry& g, const T* pairs, T* masks) {
-  torch::stable::parallel_for(0, g.n * g.mask_h, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, g.n * g.mask_h, grain_for(g.h * g.w * g.mask_w), [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t n = task / g.mask_h, i = task % g.mask_h;
       for (int64_t h = 0; h < g.h; ++h) {

@@ -37,6 +37,9 @@ struct AxisWeights {
   void build(const Axis<T>& axis, int64_t bins, T scale) {
     pixel.clear();
     weight.clear();
+    pixel.reserve(4 * bins);  // two samples in a bin read four pixels
+    weight.reserve(4 * bins);
+    begin.reserve(bins + 1);
     begin.assign(1, 0);
     for (int64_t b = 0; b < bins; ++b) {
       for_each_tap(axis, b, [&](int32_t, const Tap<T>& t) {

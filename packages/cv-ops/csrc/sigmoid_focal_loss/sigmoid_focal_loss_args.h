@@ -8,7 +8,10 @@
 
 namespace cv::sigmoid_focal_loss {
 
-inline void check(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight) {
+// cv.ops.sigmoid_focal_loss says the same in better words once these have failed.
+inline void check(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight, double gamma) {
+  STD_TORCH_CHECK(is_floating(input), "sigmoid_focal_loss: input must have a floating dtype");
+  STD_TORCH_CHECK(gamma >= 0, "sigmoid_focal_loss: gamma must not be negative");
   STD_TORCH_CHECK(input.dim() == 2, "sigmoid_focal_loss: input must be [N, C]");
   STD_TORCH_CHECK(target.dim() == 1 && target.size(0) == input.size(0), "sigmoid_focal_loss: target must be [N]");
   STD_TORCH_CHECK(target.scalar_type() == ScalarType::Long, "sigmoid_focal_loss: target must be int64");

@@ -138,7 +138,7 @@ std::optional<Tensor> contiguous_or_none(const std::optional<Tensor>& t) {
 
 Tensor forward_cpu(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight, double gamma,
                    double alpha, int64_t reduction) {
-  check(input, target, weight);
+  check(input, target, weight, gamma);
   const Tensor x = as_contiguous(input), t = as_contiguous(target);
   const std::optional<Tensor> w = contiguous_or_none(weight);
   const int64_t n = x.size(0);
@@ -160,7 +160,7 @@ Tensor forward_cpu(const Tensor& input, const Tensor& target, const std::optiona
 
 Tensor backward_cpu(const Tensor& grad, const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
                     double gamma, double alpha, int64_t reduction) {
-  check(input, target, weight);
+  check(input, target, weight, gamma);
   check_grad(grad, input, reduction);
   const Tensor g = as_contiguous(grad), x = as_contiguous(input), t = as_contiguous(target);
   const std::optional<Tensor> w = contiguous_or_none(weight);

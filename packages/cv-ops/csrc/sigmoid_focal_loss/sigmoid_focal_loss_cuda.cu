@@ -118,7 +118,7 @@ std::optional<Tensor> contiguous_or_none(const std::optional<Tensor>& t) {
 
 Tensor forward_cuda(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight, double gamma,
                     double alpha, int64_t reduction) {
-  check(input, target, weight);
+  check(input, target, weight, gamma);
   const CudaScope scope(input);
   const Tensor x = as_contiguous(input), t = as_contiguous(target);
   const std::optional<Tensor> w = contiguous_or_none(weight);
@@ -153,7 +153,7 @@ Tensor forward_cuda(const Tensor& input, const Tensor& target, const std::option
 
 Tensor backward_cuda(const Tensor& grad, const Tensor& input, const Tensor& target,
                      const std::optional<Tensor>& weight, double gamma, double alpha, int64_t reduction) {
-  check(input, target, weight);
+  check(input, target, weight, gamma);
   check_grad(grad, input, reduction);
   const CudaScope scope(input);
   const Tensor g = as_contiguous(grad), x = as_contiguous(input), t = as_contiguous(target);

@@ -8,7 +8,10 @@
 
 namespace cv::softmax_focal_loss {
 
-inline void check(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight) {
+// cv.ops.softmax_focal_loss says the same in better words once these have failed.
+inline void check(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight, double gamma) {
+  STD_TORCH_CHECK(is_floating(input), "softmax_focal_loss: input must have a floating dtype");
+  STD_TORCH_CHECK(gamma >= 0, "softmax_focal_loss: gamma must not be negative");
   STD_TORCH_CHECK(input.dim() == 2, "softmax_focal_loss: input must be [N, C]");
   STD_TORCH_CHECK(target.dim() == 1 && target.size(0) == input.size(0), "softmax_focal_loss: target must be [N]");
   STD_TORCH_CHECK(target.scalar_type() == ScalarType::Long, "softmax_focal_loss: target must be int64");

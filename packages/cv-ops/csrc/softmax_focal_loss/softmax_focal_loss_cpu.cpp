@@ -309,7 +309,7 @@ Rows<T> rows_of(const Tensor& input, const Tensor& target, const std::optional<T
 
 std::tuple<Tensor, Tensor> forward_cpu(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
                                        double gamma, double alpha, int64_t reduction) {
-  check(input, target, weight);
+  check(input, target, weight, gamma);
   const Tensor x = as_contiguous(input), t = as_contiguous(target);
   const std::optional<Tensor> w = contiguous_or_none(weight);
   const int64_t n = x.size(0);
@@ -332,7 +332,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& input, const Tensor& target
 
 Tensor backward_cpu(const Tensor& grad, const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
                     const Tensor& stats, double gamma, double alpha, int64_t reduction) {
-  check(input, target, weight);
+  check(input, target, weight, gamma);
   check_backward(grad, stats, input, reduction);
   const Tensor g = as_contiguous(grad), x = as_contiguous(input), t = as_contiguous(target), s = as_contiguous(stats);
   const std::optional<Tensor> w = contiguous_or_none(weight);

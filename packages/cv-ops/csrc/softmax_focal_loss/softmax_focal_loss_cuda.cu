@@ -141,7 +141,7 @@ Args<T> make_args(const Tensor& x, const Tensor& t, const std::optional<Tensor>&
 std::tuple<Tensor, Tensor> forward_cuda(const Tensor& input, const Tensor& target,
                                         const std::optional<Tensor>& weight, double gamma, double alpha,
                                         int64_t reduction) {
-  check(input, target, weight);
+  check(input, target, weight, gamma);
   const CudaScope scope(input);
   const Tensor x = as_contiguous(input), t = as_contiguous(target);
   const std::optional<Tensor> w = contiguous_or_none(weight);
@@ -179,7 +179,7 @@ std::tuple<Tensor, Tensor> forward_cuda(const Tensor& input, const Tensor& targe
 Tensor backward_cuda(const Tensor& grad, const Tensor& input, const Tensor& target,
                      const std::optional<Tensor>& weight, const Tensor& stats, double gamma, double alpha,
                      int64_t reduction) {
-  check(input, target, weight);
+  check(input, target, weight, gamma);
   check_backward(grad, stats, input, reduction);
   const CudaScope scope(input);
   const Tensor g = as_contiguous(grad), x = as_contiguous(input), t = as_contiguous(target), s = as_contiguous(stats);

@@ -13,7 +13,9 @@ struct Geometry {
   int64_t n, times, groups, chunk;  // chunk: elements of one group at one time
 };
 
+// cv.ops.tin_shift says the same in better words once these have failed.
 inline Geometry geometry_of(const Tensor& input, const Tensor& shift) {
+  STD_TORCH_CHECK(is_floating(input), "tin_shift: input must have a floating dtype");
   STD_TORCH_CHECK(input.dim() == 4, "tin_shift: input must be [N, T, C, HW]");
   STD_TORCH_CHECK(shift.dim() == 2 && shift.size(0) == input.size(0), "tin_shift: shift must be [N, groups]");
   STD_TORCH_CHECK(shift.scalar_type() == ScalarType::Long, "tin_shift: shift must be int64");

@@ -12,8 +12,10 @@ struct Params {
   bool flip;  // a convolution: the kernel is read backwards
 };
 
+// cv.ops.upfirdn2d says the same in better words once these have failed.
 inline Params check(const Tensor& input, const Tensor& kernel, int64_t up_x, int64_t up_y, int64_t down_x,
                     int64_t down_y, int64_t pad_x0, int64_t pad_x1, int64_t pad_y0, int64_t pad_y1, bool flip) {
+  STD_TORCH_CHECK(is_floating(input), "upfirdn2d: input must have a floating dtype");
   STD_TORCH_CHECK(input.dim() == 4, "upfirdn2d: input must be [N, C, H, W]");
   STD_TORCH_CHECK(kernel.dim() == 2 && kernel.numel() > 0, "upfirdn2d: kernel must be [KH, KW] and not empty");
   STD_TORCH_CHECK(on_same_device(input, kernel), "upfirdn2d: input and kernel must be on one device");
@@ -29,7 +31,7 @@ inline Params check(const Tensor& input, const Tensor& kernel, int64_t up_x, int
   const Params p{checked_product(input.size(0), input.size(1)),
                  Axis::make(input.size(2), up_y, down_y, pad_y0, pad_y1, kernel.size(0)),
                  Axis::make(input.size(3), up_x, down_x, pad_x0, pad_x1, kernel.size(1)), flip};
-  STD_TORCH_CHECK(p.y.out >= 0 && p.x.out >= 0, "upfirdn2d: the padded input is smaller than the kernel");
+  STD_TORCH_CHECK(p.y.out > 0 && p.x.out > 0, "upfirdn2d: the padded input is smaller than the kernel");
   return p;
 }
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def is_channels_last(x: Tensor) -> bool:
     """True for a (N, C, H, W) tensor that is stored (N, H, W, C) and is not contiguous as well."""
-    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return not x.is_contiguous() and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def like_input(x: Tensor) -> torch.memory_format:

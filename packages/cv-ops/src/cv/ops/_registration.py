@@ -19,10 +19,12 @@ Much of this file is about what a call costs on tiny tensors; `benchmarks/bench_
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import _C, Tensor
+from torch.overrides import has_torch_function
 
 from ._load import cuda_error, has_cuda
 
@@ -70,10 +72,11 @@ def register(
             f"{op}: the schema must have neither defaults nor keyword-only arguments, got {schema}"
         )
     name = schema.name.removeprefix("cv::")
+    check = check or _accept
     torch.library.register_fake(op, _checked(op, fake, check), lib=_library)
-    call: Callable[..., Any] = op
+    apply = None
     if differentiable:
-        call = _register_autograd(
+        apply = _register_autograd(
             op, name, setup_context or _save_nothing, backward or _not_differentiable(name)
         )
     if autocast is not None:
@@ -83,67 +86,89 @@ def register(
             )
     if not has_cuda:
         _library.impl(name, _refuse_cuda(name), "CUDA")
-    return _caller(op, call, check)
+    return _caller(op, check) if apply is None else _differentiable_caller(op, apply, check)
 
 
 # --- the call --------------------------------------------------------------------------------------
 
 
-def _caller(op: torch._ops.OpOverload, call: Callable[..., Any], check: Check | None) -> Callable[..., Any]:
-    is_compiling, in_inference = torch.compiler.is_compiling, torch.is_inference_mode_enabled
-    without_autograd = getattr(op, "_op", op)  # what calling op does, less a Python call
+def _caller(op: torch._ops.OpOverload, check: Check) -> Callable[..., Any]:
+    is_compiling, overridden, call_below = torch.compiler.is_compiling, has_torch_function, _below_python(op)
 
-    def checked_call(*args: Any) -> Any:
+    def call(*args: Any) -> Any:
         if is_compiling():  # what is traced is the operator
-            if check is not None:
-                check(*args)
+            check(*args)
             return op(*args)
         try:
-            return without_autograd(*args) if in_inference() else call(*args)
+            return op(*args) if overridden(args) else call_below(*args)
         except RuntimeError:
-            if check is not None:
-                check(*args)
+            check(*args)
             raise
 
-    return checked_call
+    return call
 
 
-def _checked(op: torch._ops.OpOverload, fake: Callable[..., Any], check: Check | None) -> Callable[..., Any]:
+def _differentiable_caller(
+    op: torch._ops.OpOverload, apply: Callable[..., Any], check: Check
+) -> Callable[..., Any]:
+    """The same for an operator with a gradient, less the dispatch to autograd."""
+    is_compiling, in_inference = torch.compiler.is_compiling, torch.is_inference_mode_enabled
+    in_transform, in_trace = _C._are_functorch_transforms_active, _C._get_tracing_state
+    in_autocast, is_grad_enabled = _C._is_any_autocast_enabled, torch.is_grad_enabled
+    below_autograd, overridden, call_below = _C._AutoDispatchBelowAutograd, has_torch_function, _below_python(op)
+    tensors = tuple(i for i, a in enumerate(op._schema.arguments) if "Tensor" in str(a.type))
+
+    def call(*args: Any) -> Any:
+        if is_compiling():
+            check(*args)
+            return op(*args)
+        try:
+            if overridden(args):
+                return op(*args)
+            if in_inference():
+                return call_below(*args)
+            # Function transforms, torch.jit.trace and autocast work above autograd and want to see the operator.
+            if in_transform() or in_trace() is not None or in_autocast():
+                return op(*args)
+            if is_grad_enabled():
+                for i in tensors:
+                    if getattr(args[i], "requires_grad", False):  # None, or what the operator will refuse
+                        return apply(*args)
+            guard = below_autograd()  # in force from here on; a with statement takes another microsecond
+            try:
+                return call_below(*args)
+            finally:
+                del guard
+        except RuntimeError:
+            check(*args)
+            raise
+
+    return call
+
+
+def _below_python(op: torch._ops.OpOverload) -> Callable[..., Any]:
+    """What calling ``op`` comes to where no argument and no mode has a ``__torch_function__``."""
+    try:
+        return partial(_C._dispatch_call_boxed, op._handle)
+    except AttributeError:  # a future torch
+        return op
+
+
+def _accept(*args: Any) -> None:
+    pass
+
+
+def _checked(op: torch._ops.OpOverload, fake: Callable[..., Any], check: Check) -> Callable[..., Any]:
     tensors = [(i, a.name) for i, a in enumerate(op._schema.arguments) if a.type.kind() == "TensorType"]
 
     def checked_fake(*args: Any) -> Any:
         for place, name in tensors:  # the dispatcher lets None pass for any tensor
             if args[place] is None:
                 raise TypeError(f"{op}: {name} must be a tensor, got None")
-        if check is not None:
-            check(*args)
+        check(*args)
         return fake(*args)
 
     return checked_fake
-
-
-def _eager_autograd(op: torch._ops.OpOverload, formula: Any) -> Callable[..., Any]:
-    """A call of the operator outside of inference mode that needs no dispatch to autograd."""
-    is_grad_enabled, any_requires_grad = _C.is_grad_enabled, _C._any_requires_grad
-    below_autograd = _C._AutoDispatchBelowAutograd
-    in_transform, in_trace, in_autocast = (
-        _C._are_functorch_transforms_active,
-        _C._get_tracing_state,
-        _C._is_any_autocast_enabled,
-    )
-    apply = _apply_of(formula)
-    call_below = op._op
-
-    def call(*args: Any) -> Any:
-        # Function transforms, torch.jit.trace and autocast work above autograd and want to see the operator.
-        if in_transform() or in_trace() is not None or in_autocast():
-            return op(*args)
-        if is_grad_enabled() and any_requires_grad(*args):
-            return apply(*args, None)
-        with below_autograd():
-            return call_below(*args)
-
-    return call
 
 
 # --- the kernels -----------------------------------------------------------------------------------
@@ -151,52 +176,64 @@ def _eager_autograd(op: torch._ops.OpOverload, formula: Any) -> Callable[..., An
 
 def _register_autograd(
     op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward
-) -> Callable[..., Any]:
-    """Registers the formula, and returns what calls the operator in grad mode."""
+) -> Callable[..., Any] | None:
+    """Registers the formula, and returns what calls the operator where an argument requires grad."""
     try:
-        formula = _autograd_formula(op, name, setup, backward)
-        kernel, call = _autograd_kernel(op, formula), _eager_autograd(op, formula)
+        formula, eager_formula = _autograd_formulas(op, name, setup, backward)
+        kernel, apply = _autograd_kernel(op, formula), _apply_of(eager_formula)
     except AttributeError:
         # A future torch that renamed what torch.library itself uses inside: slower, and the same result.
         torch.library.register_autograd(op, backward, setup_context=setup, lib=_library)
-        return op
+        return None
     _library.impl(name, kernel, "Autograd", with_keyset=True)
-    return call
+    return apply
 
 
-def _autograd_formula(op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward) -> Any:
+def _autograd_formulas(
+    op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward
+) -> tuple[Any, Any]:
+    """For calls that come through the dispatcher, with its keyset last, and for those that do not."""
     below_autograd = _C._AutoDispatchBelowAutograd
-    call, redispatch = op._op, op._handle.redispatch_boxed  # what op and op.redispatch call
+    call_below, redispatch = _below_python(op), op._handle.redispatch_boxed  # what op.redispatch calls
     argument_count = len(op._schema.arguments)
 
-    # The keyset comes last, so that ctx.needs_input_grad[i] belongs to argument i; None if the call did not
-    # come through the dispatcher. Grad mode is off in here.
-    def forward(ctx: Any, *args_and_keyset: Any) -> Any:
-        inputs, keyset = args_and_keyset[:-1], args_and_keyset[-1]
-        if keyset is None:
-            with below_autograd():
-                output = call(*inputs)
-        else:
-            output = redispatch(keyset, *inputs)
+    # Grad mode is off in here.
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        guard = below_autograd()
+        try:
+            output = call_below(*inputs)
+        finally:
+            del guard
         setup(ctx, inputs, output)
         return output
 
-    def backward_then_keyset(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+    # The keyset comes last, so that ctx.needs_input_grad[i] belongs to argument i.
+    def forward_with_keyset(ctx: Any, *inputs_and_keyset: Any) -> Any:
+        inputs = inputs_and_keyset[:-1]
+        output = redispatch(inputs_and_keyset[-1], *inputs)
+        setup(ctx, inputs, output)
+        return output
+
+    def checked_backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         result = backward(ctx, *grads)
-        # Autograd would count the keyset too, and take a tensor apart into its rows.
+        # Autograd would take a tensor apart into its rows.
         if not isinstance(result, tuple) or len(result) != argument_count:
             got = len(result) if isinstance(result, tuple) else f"a {type(result).__name__}"
             raise TypeError(
                 f"cv.ops: the backward of {name} must return a tuple of {argument_count}, "
                 f"a gradient or None for each argument, got {got}"
             )
-        return (*result, None)
+        return result
 
-    return type(
-        f"Backward_cv_{name}",
-        (torch.autograd.Function,),
-        {"forward": staticmethod(forward), "backward": staticmethod(backward_then_keyset)},
-    )
+    def backward_with_keyset(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        return (*checked_backward(ctx, *grads), None)
+
+    return _formula(name, forward_with_keyset, backward_with_keyset), _formula(name, forward, checked_backward)
+
+
+def _formula(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
+    functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(f"Backward_cv_{name}", (torch.autograd.Function,), functions)
 
 
 def _apply_of(formula: Any) -> Callable[..., Any]:

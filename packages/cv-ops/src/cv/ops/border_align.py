@@ -47,20 +47,6 @@ def border_align(input: Tensor, boxes: Tensor, pool_size: int) -> Tensor:  # noq
         TypeError: If an argument is not a tensor of a floating dtype.
         ValueError: If a shape or number is out of its range.
     """
-    check_floating(input=input, boxes=boxes)
-    if input.dim() != 4 or input.shape[1] % 4:
-        raise ValueError(
-            f"input must have shape (N, 4 C, H, W), channels divisible by 4, got {tuple(input.shape)}"
-        )
-    if input.shape[2] == 0 or input.shape[3] == 0:
-        raise ValueError(f"input must have at least one pixel, got {tuple(input.shape)}")
-    if boxes.dim() != 3 or boxes.shape[2] != 4 or boxes.shape[0] != input.shape[0]:
-        raise ValueError(
-            f"boxes must have shape (N, K, 4) with N = {input.shape[0]}, got {tuple(boxes.shape)}"
-        )
-    if boxes.device != input.device:
-        raise ValueError(f"boxes must be on the device of input ({input.device}), got {boxes.device}")
-    _check_pool_size(pool_size)
     out: Tensor
     out, _ = _call(input, boxes, pool_size)
     return out
@@ -97,6 +83,21 @@ class BorderAlign(nn.Module):
         return f"pool_size={self.pool_size}"
 
 
+def _check(x: Tensor, boxes: Tensor, pool_size: int) -> None:
+    check_floating(input=x, boxes=boxes)
+    if x.dim() != 4 or x.shape[1] % 4:
+        raise ValueError(
+            f"input must have shape (N, 4 C, H, W), channels divisible by 4, got {tuple(x.shape)}"
+        )
+    if x.shape[2] == 0 or x.shape[3] == 0:
+        raise ValueError(f"input must have at least one pixel, got {tuple(x.shape)}")
+    if boxes.dim() != 3 or boxes.shape[2] != 4 or boxes.shape[0] != x.shape[0]:
+        raise ValueError(f"boxes must have shape (N, K, 4) with N = {x.shape[0]}, got {tuple(boxes.shape)}")
+    if boxes.device != x.device:
+        raise ValueError(f"boxes must be on the device of input ({x.device}), got {boxes.device}")
+    _check_pool_size(pool_size)
+
+
 def _check_pool_size(pool_size: int) -> None:
     if not 1 <= pool_size < 1 << 24:
         raise ValueError(f"pool_size must be positive and below 2^24, got {pool_size}")
@@ -131,5 +132,5 @@ def _fake_backward(grad: Tensor, boxes: Tensor, samples: Tensor, pool_size: int,
 
 
 # Under autocast the map stays as it is: samples are computed in float32 anyway.
-_call = register(_op, fake=_fake, setup_context=_setup, backward=_gradients)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients)
 register(_op_backward, fake=_fake_backward)

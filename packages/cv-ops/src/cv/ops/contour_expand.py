@@ -78,14 +78,17 @@ def contour_expand(
     if labels.dtype is torch.int64 and not torch.compiler.is_compiling() and (labels > _INT32_MAX).any():
         raise ValueError(f"internal_kernel_label must fit into int32, got {int(labels.max())}")
     result: Tensor = _call(as_mask(masks), labels.to(torch.int32), min_kernel_area)
-    return result.to(kernel_mask.device) if isinstance(kernel_mask, Tensor) else result.numpy()
+    if not isinstance(kernel_mask, Tensor):
+        return result.numpy()
+    return result if kernel_mask.is_cpu else result.to(kernel_mask.device)
 
 
 def as_cpu_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, np.ndarray):
         return as_tensor(value)
     if isinstance(value, Tensor):
-        return value.detach().cpu()
+        value = value.detach() if value.requires_grad else value
+        return value if value.is_cpu else value.cpu()
     raise TypeError(f"{name} must be a tensor or an array, got {type(value).__name__}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ._checks import check_floating
 from ._load import operator
 from ._registration import register
 
@@ -52,27 +53,10 @@ def correlation(
         TypeError: An input is not a tensor of a floating dtype, or the dtypes differ.
         ValueError: A shape, a device or an option is wrong, or the window is larger than the padded maps.
     """
-    for name, t in (("input1", input1), ("input2", input2)):
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(t).__name__}")
-        if not t.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {t.dtype}")
-    if input1.dim() != 4:
-        raise ValueError(f"input1 must have shape (N, C, H, W), got {tuple(input1.shape)}")
-    if input2.shape != input1.shape:
-        raise ValueError(f"input2 must have shape {tuple(input1.shape)}, got {tuple(input2.shape)}")
-    if input2.dtype is not input1.dtype:
-        raise TypeError(f"input2 must be of {input1.dtype} as input1 is, got {input2.dtype}")
-    if input2.device != input1.device:
-        raise ValueError(f"input2 must be on {input1.device} as input1 is, got {input2.device}")
     options = (kernel_size, max_displacement, stride, padding, dilation, dilation_patch)
-    _check(*options)
-    window = (kernel_size - 1) * dilation + 1
-    if min(input1.shape[2:]) + 2 * padding < window:
-        raise ValueError(
-            f"kernel_size must not be larger than the padded maps: it covers {window} pixels, the maps have "
-            f"{tuple(input1.shape[2:])} and a padding of {padding}"
-        )
+    for option in options:
+        if type(option) is not int:
+            _check_options(*options)
     out: Tensor = _call(input1, input2, *options)
     return out
 
@@ -99,7 +83,7 @@ class Correlation(nn.Module):
         dilation_patch: int = 1,
     ) -> None:
         super().__init__()
-        _check(kernel_size, max_displacement, stride, padding, dilation, dilation_patch)
+        _check_options(kernel_size, max_displacement, stride, padding, dilation, dilation_patch)
         self.kernel_size = kernel_size
         self.max_displacement = max_displacement
         self.stride = stride
@@ -125,7 +109,27 @@ class Correlation(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
-def _check(
+def _check(input1: Tensor, input2: Tensor, *options: int) -> None:
+    check_floating(input1=input1, input2=input2)
+    if input1.dim() != 4:
+        raise ValueError(f"input1 must have shape (N, C, H, W), got {tuple(input1.shape)}")
+    if input2.shape != input1.shape:
+        raise ValueError(f"input2 must have shape {tuple(input1.shape)}, got {tuple(input2.shape)}")
+    if input2.dtype is not input1.dtype:
+        raise TypeError(f"input2 must be of {input1.dtype} as input1 is, got {input2.dtype}")
+    if input2.device != input1.device:
+        raise ValueError(f"input2 must be on {input1.device} as input1 is, got {input2.device}")
+    _check_options(*options)
+    kernel_size, _, _, padding, dilation, _ = options
+    window = (kernel_size - 1) * dilation + 1
+    if min(input1.shape[2:]) + 2 * padding < window:
+        raise ValueError(
+            f"kernel_size must not be larger than the padded maps: it covers {window} pixels, the maps have "
+            f"{tuple(input1.shape[2:])} and a padding of {padding}"
+        )
+
+
+def _check_options(
     kernel_size: int, max_displacement: int, stride: int, padding: int, dilation: int, dilation_patch: int
 ) -> None:
     least = {
@@ -177,5 +181,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 # Under autocast inputs stay as they are: sums are in float32 anyway.
-_call = register(_op, fake=_fake, setup_context=_setup, backward=_backward)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_backward)
 register(_op_backward, fake=_fake_backward)

@@ -57,8 +57,7 @@ def sigmoid_focal_loss(
         ValueError: A shape, the device of ``target``, ``gamma`` or ``reduction`` is wrong.
         TypeError: ``target`` is not of integers, or ``input`` is not floating point.
     """
-    arguments = _checked(input, target, gamma, alpha, weight, reduction)
-    loss: Tensor = _call(*arguments)
+    loss: Tensor = _call(*_arguments(input, target, gamma, alpha, weight, reduction))
     return loss
 
 
@@ -93,8 +92,7 @@ def softmax_focal_loss(
         ValueError: A shape, the device of ``target``, ``gamma`` or ``reduction`` is wrong.
         TypeError: ``target`` is not of integers, or ``input`` is not floating point.
     """
-    arguments = _checked(input, target, gamma, alpha, weight, reduction)
-    loss: Tensor = _call_softmax(*arguments)[0]
+    loss: Tensor = _call_softmax(*_arguments(input, target, gamma, alpha, weight, reduction))[0]
     return loss
 
 
@@ -147,7 +145,7 @@ class SoftmaxFocalLoss(_FocalLoss):
     _loss = staticmethod(softmax_focal_loss)
 
 
-def _checked(
+def _arguments(
     input: Tensor,  # noqa: A002
     target: Tensor,
     gamma: float,
@@ -155,7 +153,30 @@ def _checked(
     weight: Tensor | None,
     reduction: Reduction,
 ) -> tuple[Tensor, Tensor, Tensor | None, float, float, int]:
-    """The arguments of either operator."""
+    """The arguments of either operator, which then checks them."""
+    code = _REDUCTIONS.get(reduction)
+    if code is None:
+        raise ValueError(f"reduction must be one of {list(_REDUCTIONS)}, got {reduction!r}")
+    if isinstance(target, Tensor) and target.dtype is not torch.int64:
+        if target.is_floating_point() or target.is_complex() or target.dtype is torch.bool:
+            raise TypeError(f"target must hold integer labels, got {target.dtype}")
+        target = target.to(torch.int64)
+    if weight is not None:
+        check_floating(input=input)
+        check_tensors(weight=weight)
+        weight = weight.to(device=input.device, dtype=input.dtype)
+    return input, target, weight, gamma, alpha, code
+
+
+def _check(
+    input: Tensor,  # noqa: A002
+    target: Tensor,
+    weight: Tensor | None,
+    gamma: float,
+    alpha: float,
+    reduction: int,
+) -> None:
+    """Of either operator."""
     check_floating(input=input)
     check_tensors(target=target)
     if input.dim() != 2:
@@ -164,21 +185,10 @@ def _checked(
         raise ValueError(f"target must have shape ({input.shape[0]},), got {tuple(target.shape)}")
     if target.device != input.device:
         raise ValueError(f"target must be on {input.device} as input is, got {target.device}")
-    if target.dtype is not torch.int64:
-        if target.is_floating_point() or target.is_complex() or target.dtype is torch.bool:
-            raise TypeError(f"target must hold integer labels, got {target.dtype}")
-        target = target.to(torch.int64)
-    if weight is not None:
-        check_tensors(weight=weight)
-        if weight.shape != input.shape[1:]:
-            raise ValueError(f"weight must have shape ({input.shape[1]},), got {tuple(weight.shape)}")
-        weight = weight.to(device=input.device, dtype=input.dtype)
+    if weight is not None and weight.shape != input.shape[1:]:
+        raise ValueError(f"weight must have shape ({input.shape[1]},), got {tuple(weight.shape)}")
     if not gamma >= 0:
         raise ValueError(f"gamma must not be negative, got {gamma}")
-    code = _REDUCTIONS.get(reduction)
-    if code is None:
-        raise ValueError(f"reduction must be one of {list(_REDUCTIONS)}, got {reduction!r}")
-    return input, target, weight, gamma, alpha, code
 
 
 def _fake(
@@ -232,10 +242,13 @@ def _softmax_backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | 
     return _softmax_op_backward(grad, *ctx.saved_tensors, *ctx.options), None, None, None, None, None
 
 
-_call = register(_op, fake=_fake, setup_context=_setup_context, backward=_backward, autocast="float32")
+_call = register(
+    _op, check=_check, fake=_fake, setup_context=_setup_context, backward=_backward, autocast="float32"
+)
 register(_op_backward, fake=_fake_backward)
 _call_softmax = register(
     _softmax_op,
+    check=_check,
     fake=_softmax_fake,
     setup_context=_softmax_setup_context,
     backward=_softmax_backward,

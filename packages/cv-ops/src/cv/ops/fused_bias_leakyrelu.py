@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._checks import check_floating
 from ._load import operator
 from ._memory_format import like_input
 from ._registration import register
@@ -47,24 +48,13 @@ def fused_bias_leakyrelu(
         >>> fused_bias_leakyrelu(torch.tensor([[1.0, -2.0]]), torch.tensor([1.0, 1.0]), 0.5, 1.0)
         tensor([[ 2.0000, -0.5000]])
     """
-    for name, t in (("input", input), ("bias", bias)):
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(t).__name__}")
-        if not t.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {t.dtype}")
-    if input.dim() < 2:
-        raise ValueError(f"input must have shape (N, C, ...), got {tuple(input.shape)}")
-    channels = input.shape[1]
-    if bias.dim() != 1:
-        if bias.dim() != input.dim() or bias.shape[1] != channels or bias.numel() != channels:
-            raise ValueError(f"bias must have shape ({channels},), got {tuple(bias.shape)}")
-        bias = bias.reshape(channels)
-    elif bias.shape[0] != channels:
-        raise ValueError(f"bias must have shape ({channels},), got {tuple(bias.shape)}")
-    if bias.device != input.device:
-        raise ValueError(f"bias must be on {input.device} as input is, got {bias.device}")
-    _check(negative_slope, scale)
-    out: Tensor = _call(input, bias.to(input.dtype), None, negative_slope, scale)
+    if isinstance(input, Tensor) and isinstance(bias, Tensor):
+        if bias.dim() != 1:
+            bias = _one_per_channel(input, bias)
+        if bias.dtype is not input.dtype:
+            check_floating(input=input, bias=bias)
+            bias = bias.to(input.dtype)
+    out: Tensor = _call(input, bias, None, negative_slope, scale)
     return out
 
 
@@ -82,7 +72,7 @@ class FusedBiasLeakyReLU(nn.Module):
 
     def __init__(self, num_channels: int, negative_slope: float = 0.2, scale: float = 2**0.5) -> None:
         super().__init__()
-        _check(negative_slope, scale)
+        _check_numbers(negative_slope, scale)
         self.bias = nn.Parameter(torch.zeros(num_channels))
         self.negative_slope = negative_slope
         self.scale = scale
@@ -95,7 +85,28 @@ class FusedBiasLeakyReLU(nn.Module):
         return f"{self.bias.shape[0]}, negative_slope={self.negative_slope}, scale={self.scale:g}"
 
 
-def _check(negative_slope: float, scale: float) -> None:
+def _one_per_channel(x: Tensor, bias: Tensor) -> Tensor:
+    if bias.dim() != x.dim() or x.dim() < 2 or bias.shape[1] != x.shape[1] or bias.numel() != x.shape[1]:
+        _check_bias(x, bias)
+    return bias.reshape(x.shape[1])
+
+
+def _check_bias(x: Tensor, bias: Tensor) -> None:
+    check_floating(input=x, bias=bias)
+    if x.dim() < 2:
+        raise ValueError(f"input must have shape (N, C, ...), got {tuple(x.shape)}")
+    if bias.shape != x.shape[1:2]:
+        raise ValueError(f"bias must have shape ({x.shape[1]},), got {tuple(bias.shape)}")
+    if bias.device != x.device:
+        raise ValueError(f"bias must be on {x.device} as input is, got {bias.device}")
+
+
+def _check(x: Tensor, bias: Tensor, output: Tensor | None, negative_slope: float, scale: float) -> None:
+    _check_bias(x, bias)
+    _check_numbers(negative_slope, scale)
+
+
+def _check_numbers(negative_slope: float, scale: float) -> None:
     if not 0 <= negative_slope < math.inf:  # not math.isfinite: torch.compile cannot trace it
         raise ValueError(f"negative_slope must not be negative, got {negative_slope}")
     if not 0 < scale < math.inf:
@@ -135,5 +146,5 @@ def _backward_of_backward(ctx: Any, grad_input: Tensor, grad_bias: Tensor) -> tu
 
 
 # Under autocast inputs stay as they are: a pass over memory gains nothing from another dtype.
-_call = register(_op, fake=_fake, setup_context=_setup, backward=_backward)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_backward)
 register(_op_backward, fake=_fake_backward, setup_context=_setup_backward, backward=_backward_of_backward)

@@ -51,17 +51,11 @@ def psa_mask(
         ValueError: If a shape or ``mask_size`` is wrong.
     """
     _check_type(psa_type)
-    check_floating(input=input)
-    if input.dim() != 4:
-        raise ValueError(f"input must have shape (N, mask_h * mask_w, H, W), got {tuple(input.shape)}")
     if mask_size is None:
+        _check_map(input)
         mask_h, mask_w = 2 * input.shape[2] - 1, 2 * input.shape[3] - 1
     else:
         mask_h, mask_w = _mask_size(mask_size)
-    if input.shape[1] != mask_h * mask_w or mask_h < 1 or mask_w < 1:
-        raise ValueError(
-            f"input must have mask_h * mask_w = {mask_h} * {mask_w} channels, got {tuple(input.shape)}"
-        )
     out: Tensor = _call(input, mask_h, mask_w, _TYPES[psa_type])
     return out
 
@@ -105,6 +99,20 @@ def _mask_size(mask_size: int | tuple[int, int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _check_map(x: Tensor) -> None:
+    check_floating(input=x)
+    if x.dim() != 4:
+        raise ValueError(f"input must have shape (N, mask_h * mask_w, H, W), got {tuple(x.shape)}")
+
+
+def _check(x: Tensor, mask_h: int, mask_w: int, distribute: bool) -> None:
+    _check_map(x)
+    if x.shape[1] != mask_h * mask_w or mask_h < 1 or mask_w < 1:
+        raise ValueError(
+            f"input must have mask_h * mask_w = {mask_h} * {mask_w} channels, got {tuple(x.shape)}"
+        )
+
+
 def _fake(input: Tensor, mask_h: int, mask_w: int, distribute: bool) -> Tensor:  # noqa: A002
     n, _, h, w = input.shape
     return input.new_empty((n, h * w, h, w))
@@ -128,5 +136,5 @@ def _backward_of_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _op(grad, *ctx.options), None, None, None
 
 
-_call = register(_op, fake=_fake, setup_context=_setup_context, backward=_backward)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup_context, backward=_backward)
 register(_op_backward, fake=_fake_backward, setup_context=_setup_context, backward=_backward_of_backward)

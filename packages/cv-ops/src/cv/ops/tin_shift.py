@@ -37,6 +37,23 @@ def tin_shift(input: Tensor, shift: Tensor) -> Tensor:  # noqa: A002 - as elsewh
         TypeError: If ``input`` is not floating point or ``shift`` not of integers.
         ValueError: If shapes or devices do not fit each other.
     """
+    if isinstance(shift, Tensor) and shift.dtype is not torch.int64:
+        if shift.is_floating_point() or shift.is_complex() or shift.dtype is torch.bool:
+            raise TypeError(f"shift must hold integers, got {shift.dtype}")
+        shift = shift.to(torch.int64)
+    out: Tensor = _call(input, shift, False)
+    return out
+
+
+class TINShift(nn.Module):
+    """:func:`tin_shift` as a layer."""
+
+    def forward(self, input: Tensor, shift: Tensor) -> Tensor:  # noqa: A002 - the documented name
+        """(N, num_segments, C, H * W) and (N, groups) to the shape of the first."""
+        return tin_shift(input, shift)
+
+
+def _check(input: Tensor, shift: Tensor, back: bool) -> None:  # noqa: A002
     check_floating(input=input)
     check_tensors(shift=shift)
     if input.dim() != 4:
@@ -48,20 +65,8 @@ def tin_shift(input: Tensor, shift: Tensor) -> Tensor:  # noqa: A002 - as elsewh
             f"the groups of shift must divide the channels of input, "
             f"got {shift.shape[1]} groups and {input.shape[2]} channels"
         )
-    if shift.is_floating_point() or shift.is_complex() or shift.dtype is torch.bool:
-        raise TypeError(f"shift must hold integers, got {shift.dtype}")
     if shift.device != input.device:
         raise ValueError(f"shift must be on {input.device} as input is, got {shift.device}")
-    out: Tensor = _call(input, shift.to(torch.int64), False)
-    return out
-
-
-class TINShift(nn.Module):
-    """:func:`tin_shift` as a layer."""
-
-    def forward(self, input: Tensor, shift: Tensor) -> Tensor:  # noqa: A002 - the documented name
-        """(N, num_segments, C, H * W) and (N, groups) to the shape of the first."""
-        return tin_shift(input, shift)
 
 
 def _fake(input: Tensor, shift: Tensor, back: bool) -> Tensor:  # noqa: A002
@@ -77,4 +82,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _op(grad, *ctx.saved_tensors, not ctx.back), None, None
 
 
-_call = register(_op, fake=_fake, setup_context=_setup_context, backward=_backward)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup_context, backward=_backward)

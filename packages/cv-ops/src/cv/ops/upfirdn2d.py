@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._checks import check_floating
 from ._load import operator
 from ._registration import register
 
@@ -59,31 +60,31 @@ def upfirdn2d(
         >>> upfirdn2d(torch.ones(1, 1, 4, 4), kernel * 4, up=2, pad=(2, 1)).shape
         torch.Size([1, 1, 8, 8])
     """
-    for name, t in (("input", input), ("kernel", kernel)):
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(t).__name__}")
-        if not t.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {t.dtype}")
+    if isinstance(input, Tensor) and isinstance(kernel, Tensor) and kernel.dtype is not input.dtype:
+        check_floating(input=input, kernel=kernel)
+        half = input.dtype in (torch.float16, torch.bfloat16)
+        kernel = kernel.to(torch.float32 if half else input.dtype)
+    up_x, up_y = _factors(up, "up")
+    down_x, down_y = _factors(down, "down")
+    out: Tensor = _call(input, kernel, up_x, up_y, down_x, down_y, *_pads(pad), True)
+    return out
+
+
+def _check(input: Tensor, kernel: Tensor, *numbers: int) -> None:  # noqa: A002
+    check_floating(input=input, kernel=kernel)
     if input.dim() != 4:
         raise ValueError(f"input must have shape (N, C, H, W), got {tuple(input.shape)}")
     if kernel.dim() != 2 or kernel.shape[0] == 0 or kernel.shape[1] == 0:
         raise ValueError(f"kernel must have shape (KH, KW) and not be empty, got {tuple(kernel.shape)}")
     if kernel.device != input.device:
         raise ValueError(f"kernel must be on {input.device} as input is, got {kernel.device}")
-    if kernel.dtype is not input.dtype:
-        half = input.dtype in (torch.float16, torch.bfloat16)
-        kernel = kernel.to(torch.float32 if half else input.dtype)
-    up_x, up_y = _factors(up, "up")
-    down_x, down_y = _factors(down, "down")
-    pads = _pads(pad)
-    height, width = input.shape[2] * up_y + pads[2] + pads[3], input.shape[3] * up_x + pads[0] + pads[1]
+    up_x, up_y, _, _, pad_x0, pad_x1, pad_y0, pad_y1, _ = numbers
+    height, width = input.shape[2] * up_y + pad_y0 + pad_y1, input.shape[3] * up_x + pad_x0 + pad_x1
     if height < kernel.shape[0] or width < kernel.shape[1]:
         raise ValueError(
             f"kernel must not be larger than the upsampled and padded image, got {tuple(kernel.shape)} "
             f"and {(height, width)}"
         )
-    out: Tensor = _call(input, kernel, up_x, up_y, down_x, down_y, *pads, True)
-    return out
 
 
 def _factors(value: Any, name: str) -> tuple[int, int]:
@@ -111,8 +112,9 @@ def _pads(pad: Any) -> tuple[int, int, int, int]:
 
 
 def _check_integers(numbers: tuple[Any, ...], value: Any, name: str) -> None:
-    if not all(type(n) is int or (hasattr(n, "__index__") and not isinstance(n, bool)) for n in numbers):
-        raise TypeError(f"{name} must be of integers, got {value!r}")
+    for n in numbers:
+        if type(n) is not int and (isinstance(n, bool) or not hasattr(n, "__index__")):
+            raise TypeError(f"{name} must be of integers, got {value!r}")
 
 
 # --- the operator ----------------------------------------------------------------------------------
@@ -146,7 +148,10 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
             kh - 1 - pad_y0,
             height * up_y - grad.shape[2] * down_y + pad_y0 - up_y + 1,
         )
-        grad_x = _op(grad, kernel, down_x, down_y, up_x, up_y, *pads, not flip)
+        if height == 0 or width == 0:
+            grad_x = grad.new_empty((*grad.shape[:2], height, width))
+        else:
+            grad_x = _op(grad, kernel, down_x, down_y, up_x, up_y, *pads, not flip)
     if ctx.needs_input_grad[1]:
         grad_kernel = _kernel_gradient(grad, x, kernel, *ctx.numbers)
     return (grad_x, grad_kernel, *[None] * 9)
@@ -173,4 +178,4 @@ def _kernel_gradient(grad: Tensor, x: Tensor, kernel: Tensor, *numbers: Any) -> 
 
 
 # Under autocast inputs stay as they are: the sums are in float32 anyway.
-_call = register(_op, fake=_fake, setup_context=_setup, backward=_backward)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_backward)
