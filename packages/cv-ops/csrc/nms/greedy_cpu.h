@@ -60,7 +60,9 @@ std::vector<int32_t> greedy(const std::vector<int32_t>& order, const int64_t* gr
   std::vector<int32_t> kept;
   if (groups == nullptr) {
     auto suppressor = make_suppressor();
-    for (int32_t i : suppressor.keep(order.data(), count, limit)) kept.push_back(order[i]);
+    const auto& positions = suppressor.keep(order.data(), count, limit);
+    kept.reserve(positions.size());
+    for (int32_t i : positions) kept.push_back(order[i]);
     return kept;
   }
   if (order.empty()) return kept;

@@ -6,8 +6,10 @@
 // leaf slot and widens its ancestors. A candidate then meets only the kept boxes near it, whatever the
 // sizes and the threshold, and where everything overlaps everything the tree costs little more than the list.
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "../common/sort.h"
@@ -17,21 +19,27 @@ namespace cv::nms {
 
 constexpr int kLanes = 16;
 
-// Boxes as five arrays, in multiples of 16, the unused slots filled with an empty box.
+// Boxes as six arrays, in multiples of 16, the unused slots filled with an empty box.
 template <typename A>
 struct Boxes {
-  std::vector<A> x1, y1, x2, y2, area, small;
+  A *x1 = nullptr, *y1 = nullptr, *x2 = nullptr, *y2 = nullptr, *area = nullptr, *small = nullptr;
+
+  Boxes() = default;
+  Boxes(Boxes&&) = default;  // a copy would point into the original
+  Boxes& operator=(Boxes&&) = default;
 
   void reset(int64_t n) {  // n empty boxes, rounded up
     const size_t padded = static_cast<size_t>((n + kLanes - 1) / kLanes * kLanes);
     constexpr A inf = std::numeric_limits<A>::infinity();
-    x1.assign(padded, inf);
-    y1.assign(padded, inf);
-    x2.assign(padded, -inf);
-    y2.assign(padded, -inf);
-    area.assign(padded, A(0));
-    small.assign(padded, inf);
+    memory_.resize(6 * padded);
+    A* next = memory_.data();
+    const std::pair<A**, A> arrays[] = {{&x1, inf}, {&y1, inf}, {&x2, -inf}, {&y2, -inf}, {&area, A(0)}, {&small, inf}};
+    for (const auto& [array, value] : arrays) {
+      *array = next;
+      next = std::fill_n(next, padded, value);
+    }
   }
+  size_t slots() const { return memory_.size() / 6; }
   void set(int64_t i, const Box<A>& b) {
     x1[i] = b.x1;
     y1[i] = b.y1;
@@ -49,6 +57,9 @@ struct Boxes {
     x2[i] = larger(x2[i], b.x2);
     y2[i] = larger(y2[i], b.y2);
   }
+
+ private:
+  std::vector<A> memory_;
 };
 
 // Whether one of the 16 boxes from `first` on suppresses `b`.

@@ -81,7 +81,7 @@ void for_each_block(const Rows<T>& rows, int64_t n, double alpha, F&& visit) {
   const int64_t rows_per_block = std::max<int64_t>(1, kBlock / std::max<int64_t>(rows.classes, 1));
   const int64_t blocks = (n + rows_per_block - 1) / rows_per_block;
   torch::stable::parallel_for(0, blocks, 4, [&](int64_t block_begin, int64_t block_end) {
-    std::vector<A> z(rows_per_block * rows.classes + kLanes), a(z.size());
+    std::vector<A> z(std::min(rows_per_block, n) * rows.classes + kLanes), a(z.size());
     for (int64_t block = block_begin; block < block_end; ++block) {
       const int64_t begin = block * rows_per_block, end = std::min(begin + rows_per_block, n);
       vectorized([&] {

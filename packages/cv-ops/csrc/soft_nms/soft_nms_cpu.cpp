@@ -63,8 +63,8 @@ class Decayer {
     index_.resize(n);
     boxes_.reset(n);
     bounds_.reset((n + kLanes - 1) / kLanes);
-    scores_.assign(boxes_.area.size(), kOut);
-    best_.assign(boxes_.area.size() / kLanes, kOut);
+    scores_.assign(boxes_.slots(), kOut);
+    best_.assign(boxes_.slots() / kLanes, kOut);
     near_.assign(best_.size(), 0);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t block = i / kLanes;
@@ -111,7 +111,7 @@ class Decayer {
 
   // near_[k]: whether `b` overlaps the bounds of block k.
   void find_near(const nms::Box<A> b) {
-    const A *x1 = bounds_.x1.data(), *y1 = bounds_.y1.data(), *x2 = bounds_.x2.data(), *y2 = bounds_.y2.data();
+    const A *x1 = bounds_.x1, *y1 = bounds_.y1, *x2 = bounds_.x2, *y2 = bounds_.y2;
     uint8_t* CV_RESTRICT near = near_.data();
     const A offset = decay_.offset;
     const int64_t count = static_cast<int64_t>(near_.size());

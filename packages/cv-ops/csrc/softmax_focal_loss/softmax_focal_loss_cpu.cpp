@@ -42,11 +42,11 @@ struct Block {
   std::vector<A> logits, factors;  // few classes: rows_max numbers per class; else kRows rows in type A
   std::vector<A> a, gap, label, loss, slope;
 
-  explicit Block(int64_t classes)
+  Block(int64_t rows, int64_t classes)
       : few_classes(classes <= kFewClasses),
-        rows_max(few_classes ? kBlock / kFewClasses : std::max(kRows, kBlock / classes / kRows * kRows)),
-        logits(few_classes ? kBlock : kRows * classes),
-        factors(few_classes ? kBlock : 0) {
+        rows_max(rows),
+        logits((few_classes ? rows : kRows) * classes),
+        factors(few_classes ? rows * classes : 0) {
     for (auto* v : {&a, &gap, &label, &loss, &slope}) v->resize(round_up(rows_max));
   }
 };
@@ -229,6 +229,11 @@ inline void store_gradients(const Rows<T>& rows, int64_t begin, int64_t end, con
   }
 }
 
+int64_t rows_per_block(int64_t n, int64_t classes) {
+  const int64_t most =
+      classes <= kFewClasses ? kBlock / kFewClasses : std::max(kRows, kBlock / classes / kRows * kRows);
+  return std::clamp<int64_t>(n, 1, most);
+}
 int64_t block_count(int64_t n, int64_t rows_max) { return (n + rows_max - 1) / rows_max; }
 
 // visit(block index, first row, last row, block) for all blocks of rows, in parallel. Blocks depend on the
@@ -236,9 +241,9 @@ int64_t block_count(int64_t n, int64_t rows_max) { return (n + rows_max - 1) / r
 template <typename T, typename F>
 void for_each_block(const Rows<T>& rows, int64_t n, double alpha, F&& visit) {
   using A = opmath_t<T>;
-  const int64_t rows_max = Block<A>(rows.classes).rows_max;
+  const int64_t rows_max = rows_per_block(n, rows.classes);
   torch::stable::parallel_for(0, block_count(n, rows_max), 2, [&](int64_t block_begin, int64_t block_end) {
-    Block<A> b(rows.classes);
+    Block<A> b(rows_max, rows.classes);
     for (int64_t block = block_begin; block < block_end; ++block) {
       const int64_t begin = block * rows_max, end = std::min(begin + rows_max, n);
       vectorized([&] {
@@ -269,7 +274,7 @@ inline void forward_block(const Rows<T>& rows, int64_t begin, int64_t end, A gam
 template <bool kSquare, typename T>
 double forward_all(const Rows<T>& rows, int64_t n, double alpha, double gamma, opmath_t<T>* stats, T* out) {
   using A = opmath_t<T>;
-  std::vector<double> partial(block_count(n, Block<A>(rows.classes).rows_max));
+  std::vector<double> partial(block_count(n, rows_per_block(n, rows.classes)));
   for_each_block(rows, n, alpha, [&](int64_t block, int64_t begin, int64_t end, Block<A>& b) {
     forward_block<kSquare>(rows, begin, end, static_cast<A>(gamma), b, stats, stats + n);
     if (out == nullptr) {

@@ -12,8 +12,9 @@ Much of this file is about what a call costs on tiny tensors; `benchmarks/bench_
 - Autograd is registered by hand instead of by `torch.library.register_autograd`, with the same semantics:
   filling in schema defaults and passing keyword arguments take longer than all the rest, and our schemas
   have neither (`register` refuses one that has).
-- In eager mode the public function enters autograd at once, and not through the dispatcher, which would turn
+- In eager mode the public function enters autograd at once, not through the dispatcher, which would turn
   every argument into a C++ value, back into a Python object for our autograd kernel and into a value again.
+- The dispatcher is called as `torch.ops` calls it; the search for `__torch_function__` comes first.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ def register(
     name = schema.name.removeprefix("cv::")
     check = check or _accept
     torch.library.register_fake(op, _checked(op, fake, check), lib=_library)
-    apply = None
     if differentiable:
-        apply = _register_autograd(
-            op, name, setup_context or _save_nothing, backward or _not_differentiable(name)
-        )
+        setup, formula = setup_context or _save_nothing, backward or _not_differentiable(name)
+        call = _register_autograd(op, name, setup, formula, check)
+    else:
+        call = _caller(op, check)
     if autocast is not None:
         for device in ("cuda", "cpu"):
             _library.impl(
@@ -86,7 +87,7 @@ def register(
             )
     if not has_cuda:
         _library.impl(name, _refuse_cuda(name), "CUDA")
-    return _caller(op, check) if apply is None else _differentiable_caller(op, apply, check)
+    return call
 
 
 # --- the call --------------------------------------------------------------------------------------
@@ -115,7 +116,11 @@ def _differentiable_caller(
     is_compiling, in_inference = torch.compiler.is_compiling, torch.is_inference_mode_enabled
     in_transform, in_trace = _C._are_functorch_transforms_active, _C._get_tracing_state
     in_autocast, is_grad_enabled = _C._is_any_autocast_enabled, torch.is_grad_enabled
-    below_autograd, overridden, call_below = _C._AutoDispatchBelowAutograd, has_torch_function, _below_python(op)
+    below_autograd, overridden, call_below = (
+        _C._AutoDispatchBelowAutograd,
+        has_torch_function,
+        _below_python(op),
+    )
     tensors = tuple(i for i, a in enumerate(op._schema.arguments) if "Tensor" in str(a.type))
 
     def call(*args: Any) -> Any:
@@ -127,7 +132,7 @@ def _differentiable_caller(
                 return op(*args)
             if in_inference():
                 return call_below(*args)
-            # Function transforms, torch.jit.trace and autocast work above autograd and want to see the operator.
+            # Function transforms, torch.jit.trace and autocast work above autograd, on the operator.
             if in_transform() or in_trace() is not None or in_autocast():
                 return op(*args)
             if is_grad_enabled():
@@ -175,18 +180,21 @@ def _checked(op: torch._ops.OpOverload, fake: Callable[..., Any], check: Check) 
 
 
 def _register_autograd(
-    op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward
-) -> Callable[..., Any] | None:
-    """Registers the formula, and returns what calls the operator where an argument requires grad."""
+    op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward, check: Check
+) -> Callable[..., Any]:
+    """Registers the formula, and returns what calls the operator."""
     try:
         formula, eager_formula = _autograd_formulas(op, name, setup, backward)
-        kernel, apply = _autograd_kernel(op, formula), _apply_of(eager_formula)
+        kernel, call = (
+            _autograd_kernel(op, formula),
+            _differentiable_caller(op, _apply_of(eager_formula), check),
+        )
     except AttributeError:
         # A future torch that renamed what torch.library itself uses inside: slower, and the same result.
         torch.library.register_autograd(op, backward, setup_context=setup, lib=_library)
-        return None
+        return _caller(op, check)
     _library.impl(name, kernel, "Autograd", with_keyset=True)
-    return apply
+    return call
 
 
 def _autograd_formulas(
@@ -228,7 +236,9 @@ def _autograd_formulas(
     def backward_with_keyset(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         return (*checked_backward(ctx, *grads), None)
 
-    return _formula(name, forward_with_keyset, backward_with_keyset), _formula(name, forward, checked_backward)
+    return _formula(name, forward_with_keyset, backward_with_keyset), _formula(
+        name, forward, checked_backward
+    )
 
 
 def _formula(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:

@@ -57,18 +57,11 @@ def box_iou_rotated(
     if mode not in ("iou", "iof"):
         raise ValueError(f"mode must be 'iou' or 'iof', got {mode!r}")
     check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
-    if bboxes1.device != bboxes2.device:
-        raise ValueError(f"bboxes2 must be on {bboxes1.device} as bboxes1 is, got {bboxes2.device}")
     if bboxes1.dtype is not bboxes2.dtype or not bboxes1.is_floating_point():
         dtype = torch.promote_types(bboxes1.dtype, bboxes2.dtype)
         dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
         bboxes1, bboxes2 = bboxes1.to(dtype), bboxes2.to(dtype)
     bboxes1, bboxes2 = _boxes(bboxes1, "bboxes1"), _boxes(bboxes2, "bboxes2")
-    if aligned and bboxes1.shape[0] != bboxes2.shape[0]:
-        raise ValueError(
-            "bboxes1 and bboxes2 must have the same length with aligned=True, "
-            f"got {bboxes1.shape[0]} and {bboxes2.shape[0]}"
-        )
     if not clockwise:
         bboxes1, bboxes2 = turned_round(bboxes1), turned_round(bboxes2)
     overlaps: Tensor = _call(bboxes1, bboxes2, mode == "iof", aligned)
@@ -81,11 +74,24 @@ def turned_round(boxes: Tensor) -> Tensor:
 
 
 def _boxes(boxes: Tensor, name: str) -> Tensor:
+    if boxes.requires_grad:
+        boxes = boxes.detach()
     if boxes.dim() == 2 and boxes.shape[1] == 5:
-        return boxes.detach()
+        return boxes
     if boxes.dim() == 1 and boxes.shape[0] == 0:
-        return boxes.detach().reshape(0, 5)
+        return boxes.reshape(0, 5)
     raise ValueError(f"{name} must have shape (N, 5) or be empty, got {tuple(boxes.shape)}")
+
+
+def _check(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool) -> None:
+    check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
+    if bboxes1.device != bboxes2.device:
+        raise ValueError(f"bboxes2 must be on {bboxes1.device} as bboxes1 is, got {bboxes2.device}")
+    if aligned and bboxes1.shape[0] != bboxes2.shape[0]:
+        raise ValueError(
+            "bboxes1 and bboxes2 must have the same length with aligned=True, "
+            f"got {bboxes1.shape[0]} and {bboxes2.shape[0]}"
+        )
 
 
 def _fake(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool) -> Tensor:
@@ -93,4 +99,4 @@ def _fake(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool) -> 
     return bboxes1.new_empty(m) if aligned else bboxes1.new_empty(m, n)
 
 
-_call = register(_op, fake=_fake, differentiable=False, autocast="float32")
+_call = register(_op, check=_check, fake=_fake, differentiable=False, autocast="float32")

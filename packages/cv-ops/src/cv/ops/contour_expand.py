@@ -87,8 +87,8 @@ def as_cpu_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, np.ndarray):
         return as_tensor(value)
     if isinstance(value, Tensor):
-        value = value.detach() if value.requires_grad else value
-        return value if value.is_cpu else value.cpu()
+        tensor: Tensor = value.detach() if value.requires_grad else value
+        return tensor if tensor.is_cpu else tensor.cpu()
     raise TypeError(f"{name} must be a tensor or an array, got {type(value).__name__}")
 
 

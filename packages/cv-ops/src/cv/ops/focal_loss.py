@@ -157,7 +157,7 @@ def _arguments(
     code = _REDUCTIONS.get(reduction)
     if code is None:
         raise ValueError(f"reduction must be one of {list(_REDUCTIONS)}, got {reduction!r}")
-    if isinstance(target, Tensor) and target.dtype is not torch.int64:
+    if isinstance(target, Tensor) and target.dtype is not torch.int64:  # type: ignore[redundant-expr]
         if target.is_floating_point() or target.is_complex() or target.dtype is torch.bool:
             raise TypeError(f"target must hold integer labels, got {target.dtype}")
         target = target.to(torch.int64)

@@ -48,7 +48,7 @@ def fused_bias_leakyrelu(
         >>> fused_bias_leakyrelu(torch.tensor([[1.0, -2.0]]), torch.tensor([1.0, 1.0]), 0.5, 1.0)
         tensor([[ 2.0000, -0.5000]])
     """
-    if isinstance(input, Tensor) and isinstance(bias, Tensor):
+    if isinstance(input, Tensor) and isinstance(bias, Tensor):  # type: ignore[redundant-expr]
         if bias.dim() != 1:
             bias = _one_per_channel(input, bias)
         if bias.dtype is not input.dtype:

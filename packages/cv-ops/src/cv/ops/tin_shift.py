@@ -37,7 +37,7 @@ def tin_shift(input: Tensor, shift: Tensor) -> Tensor:  # noqa: A002 - as elsewh
         TypeError: If ``input`` is not floating point or ``shift`` not of integers.
         ValueError: If shapes or devices do not fit each other.
     """
-    if isinstance(shift, Tensor) and shift.dtype is not torch.int64:
+    if isinstance(shift, Tensor) and shift.dtype is not torch.int64:  # type: ignore[redundant-expr]
         if shift.is_floating_point() or shift.is_complex() or shift.dtype is torch.bool:
             raise TypeError(f"shift must hold integers, got {shift.dtype}")
         shift = shift.to(torch.int64)

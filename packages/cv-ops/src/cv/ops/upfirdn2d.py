@@ -60,7 +60,8 @@ def upfirdn2d(
         >>> upfirdn2d(torch.ones(1, 1, 4, 4), kernel * 4, up=2, pad=(2, 1)).shape
         torch.Size([1, 1, 8, 8])
     """
-    if isinstance(input, Tensor) and isinstance(kernel, Tensor) and kernel.dtype is not input.dtype:
+    tensors = isinstance(input, Tensor) and isinstance(kernel, Tensor)  # type: ignore[redundant-expr]
+    if tensors and kernel.dtype is not input.dtype:
         check_floating(input=input, kernel=kernel)
         half = input.dtype in (torch.float16, torch.bfloat16)
         kernel = kernel.to(torch.float32 if half else input.dtype)
@@ -71,6 +72,9 @@ def upfirdn2d(
 
 
 def _check(input: Tensor, kernel: Tensor, *numbers: int) -> None:  # noqa: A002
+    up_x, up_y, down_x, down_y, pad_x0, pad_x1, pad_y0, pad_y1, _ = numbers
+    _factors((up_x, up_y), "up")
+    _factors((down_x, down_y), "down")
     check_floating(input=input, kernel=kernel)
     if input.dim() != 4:
         raise ValueError(f"input must have shape (N, C, H, W), got {tuple(input.shape)}")
@@ -78,7 +82,6 @@ def _check(input: Tensor, kernel: Tensor, *numbers: int) -> None:  # noqa: A002
         raise ValueError(f"kernel must have shape (KH, KW) and not be empty, got {tuple(kernel.shape)}")
     if kernel.device != input.device:
         raise ValueError(f"kernel must be on {input.device} as input is, got {kernel.device}")
-    up_x, up_y, _, _, pad_x0, pad_x1, pad_y0, pad_y1, _ = numbers
     height, width = input.shape[2] * up_y + pad_y0 + pad_y1, input.shape[3] * up_x + pad_x0 + pad_x1
     if height < kernel.shape[0] or width < kernel.shape[1]:
         raise ValueError(
@@ -122,8 +125,6 @@ def _check_integers(numbers: tuple[Any, ...], value: Any, name: str) -> None:
 
 def _fake(x: Tensor, kernel: Tensor, *numbers: Any) -> Tensor:
     up_x, up_y, down_x, down_y, pad_x0, pad_x1, pad_y0, pad_y1, _ = numbers
-    _factors((up_x, up_y), "up")
-    _factors((down_x, down_y), "down")
     height = (x.shape[2] * up_y + pad_y0 + pad_y1 - kernel.shape[0]) // down_y + 1
     width = (x.shape[3] * up_x + pad_x0 + pad_x1 - kernel.shape[1]) // down_x + 1
     return x.new_empty(x.shape[0], x.shape[1], height, width)
