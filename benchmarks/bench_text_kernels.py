@@ -59,15 +59,8 @@ def main() -> None:
         args = (score, masks[0], embedding, labels, (labels > 0).astype(np.uint8), int(labels.max()) + 1, 0.8)
         calls = {"cv": lambda a=args: pixel_group(*a)}
         if mm is not None:
-            booleans = (
-                score,
-                args[1] > 0,
-                embedding,
-                labels,
-                labels > 0,
-                *args[5:],
-            )  # what it wants of masks
-            calls["mmcv"] = lambda a=booleans: mm.pixel_group(*a)
+            its_args = (score, args[1] > 0, *args[2:])  # it wants this one mask as booleans
+            calls["mmcv"] = lambda a=its_args: mm.pixel_group(*a)
         report.compare(
             f"pixel_group, {size} x {size}, 4 channels", calls, bytes_moved=size**2 * (4 + 1 + 16 + 4 + 1)
         )
