@@ -116,11 +116,8 @@ def _differentiable_caller(
     is_compiling, in_inference = torch.compiler.is_compiling, torch.is_inference_mode_enabled
     in_transform, in_trace = _C._are_functorch_transforms_active, _C._get_tracing_state
     in_autocast, is_grad_enabled = _C._is_any_autocast_enabled, torch.is_grad_enabled
-    below_autograd, overridden, call_below = (
-        _C._AutoDispatchBelowAutograd,
-        has_torch_function,
-        _below_python(op),
-    )
+    below_autograd, overridden = _C._AutoDispatchBelowAutograd, has_torch_function
+    call_below = _below_python(op)
     tensors = tuple(i for i, a in enumerate(op._schema.arguments) if "Tensor" in str(a.type))
 
     def call(*args: Any) -> Any:
@@ -185,10 +182,8 @@ def _register_autograd(
     """Registers the formula, and returns what calls the operator."""
     try:
         formula, eager_formula = _autograd_formulas(op, name, setup, backward)
-        kernel, call = (
-            _autograd_kernel(op, formula),
-            _differentiable_caller(op, _apply_of(eager_formula), check),
-        )
+        kernel = _autograd_kernel(op, formula)
+        call = _differentiable_caller(op, _apply_of(eager_formula), check)
     except AttributeError:
         # A future torch that renamed what torch.library itself uses inside: slower, and the same result.
         torch.library.register_autograd(op, backward, setup_context=setup, lib=_library)
@@ -236,9 +231,8 @@ def _autograd_formulas(
     def backward_with_keyset(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         return (*checked_backward(ctx, *grads), None)
 
-    return _formula(name, forward_with_keyset, backward_with_keyset), _formula(
-        name, forward, checked_backward
-    )
+    through_dispatcher = _formula(name, forward_with_keyset, backward_with_keyset)
+    return through_dispatcher, _formula(name, forward, checked_backward)
 
 
 def _formula(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
