@@ -273,3 +273,16 @@ class TestErrors:
             upfirdn2d(x, kernel, pad=(1, 2, 3))
         with pytest.raises(ValueError, match=r"kernel must not be larger .*, got \(4, 4\) and \(3, 9\)"):
             upfirdn2d(x, kernel, pad=(0, 0, -2, -2))
+
+
+def test_one_output_does_not_ask_how_far_the_next_would_be():
+    x = torch.rand(2, 3, 10, 13, dtype=torch.float64, requires_grad=True)
+    kernel = torch.rand(3, 4, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    for down in (100, 2**31):  # the latter took a quarter of a minute
+        y = upfirdn2d(x, kernel, 2, down, (2, 3, 3, 2))
+        assert y.shape == (2, 3, 1, 1)
+        gradients.append(torch.autograd.grad(y.square().sum(), (x, kernel)))
+    for near, far in zip(*gradients, strict=True):
+        assert torch.equal(near, far)
+    assert torch.autograd.gradcheck(lambda x, k: upfirdn2d(x, k, 2, 100, (2, 3, 3, 2)), (x, kernel))
