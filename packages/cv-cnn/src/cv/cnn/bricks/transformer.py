@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cv.cnn.bricks.activation import build_activation_layer
 from cv.cnn.bricks.drop import build_dropout
 from cv.cnn.bricks.norm import build_norm_layer
+from cv.cnn.bricks.patch_embed import AdaptivePadding, PatchEmbed, PatchMerging
 from cv.cnn.bricks.registry import (
     ATTENTION,
     FEEDFORWARD_NETWORK,
@@ -30,8 +31,11 @@ from cv.utils.errors import UsageError
 
 __all__ = [
     "FFN",
+    "AdaptivePadding",
     "BaseTransformerLayer",
     "MultiheadAttention",
+    "PatchEmbed",
+    "PatchMerging",
     "TransformerLayerSequence",
     "build_attention",
     "build_dropout",
