@@ -148,13 +148,24 @@ def test_numbers_of_upfirdn2d(place, value):
     args = (zeros(1, 1, 5, 5), zeros(3, 4), *numbers, True)
     if place >= 4 and value == 0:
         assert cv.upfirdn2d(*args).numel() > 0
-    elif place in (2, 3) and value == HUGE:
-        assert 1 in cv.upfirdn2d(*args).shape[2:]
     else:
         with pytest.raises(
-            RuntimeError, match=r"multiply to more than 2\^63|pad is too large|must be positive"
+            RuntimeError, match=r"multiply to more than 2\^63|(pad|down) is too large|must be positive"
         ):
             cv.upfirdn2d(*args)
+
+
+@pytest.mark.parametrize("far", [2**31, 2**50])
+def test_upfirdn2d_does_not_walk_to_a_sample_that_is_not_there(far):
+    kernel = torch.rand(3, 4)
+    one, row = torch.rand(1, 1, 1, 1), torch.rand(1, 1, 1, 7)
+    assert torch.equal(cv.upfirdn2d(row, kernel, 1, 1, far, far, 1, 1, 1, 1, True),  # one output
+                       cv.upfirdn2d(row, kernel, 1, 1, 100, 100, 1, 1, 1, 1, True))  # fmt: skip
+    up = cv.upfirdn2d(one, kernel, far, far, 1, 1, 2, 7 - far, 2, 2 - far, True)  # one sample
+    assert up.shape == (1, 1, 2, 6)
+    assert torch.equal(up, cv.upfirdn2d(one, kernel, 100, 100, 1, 1, 2, -93, 2, -98, True))
+    both = cv.upfirdn2d(one, kernel, far, far, far, far, 2, far, 2, far, True)
+    assert torch.equal(both, cv.upfirdn2d(one, kernel, 100, 100, 100, 100, 2, 100, 2, 100, True))
 
 
 @pytest.mark.parametrize("scale", [HUGE, 2**40])

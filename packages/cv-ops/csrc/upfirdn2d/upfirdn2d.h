@@ -28,7 +28,10 @@ struct Axis {
 
   static Axis make(int64_t in, int64_t up, int64_t down, int64_t pad0, int64_t pad1, int64_t taps) {
     const int64_t out = floor_div(in * up + pad0 + pad1 - taps, down) + 1;
-    return {in, out, up, out > 1 ? down : 1, pad0, taps};  // one output has no next one: down may be beyond memory
+    // One sample, or one output, has no next one: the step to it may be beyond memory and takes long to walk. Any
+    // other gives the same sum; equal steps are the shortest walk.
+    const int64_t step_in = in > 1 ? up : out > 1 ? down : 1;
+    return {in, out, step_in, out > 1 ? down : step_in, pad0, taps};
   }
 
   // The first tap of output o that meets a sample, and that sample; the next ones are tap + up and sample + 1.

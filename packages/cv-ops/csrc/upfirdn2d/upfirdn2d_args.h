@@ -24,6 +24,7 @@ inline Params check(const Tensor& input, const Tensor& kernel, int64_t up_x, int
                   "upfirdn2d: kernel must have the dtype of input, or float32 for half types");
   STD_TORCH_CHECK(up_x > 0 && up_y > 0 && down_x > 0 && down_y > 0, "upfirdn2d: up and down must be positive");
   constexpr int64_t most = int64_t{1} << 59;  // sums of a few of them fit
+  STD_TORCH_CHECK(down_x <= most && down_y <= most, "upfirdn2d: down is too large");  // the gradient's up
   for (const int64_t pad : {pad_x0, pad_x1, pad_y0, pad_y1})
     STD_TORCH_CHECK(pad >= -most && pad <= most, "upfirdn2d: pad is too large");
   STD_TORCH_CHECK(checked_product(input.size(2), up_y) <= most && checked_product(input.size(3), up_x) <= most,

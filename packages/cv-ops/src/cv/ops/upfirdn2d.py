@@ -142,9 +142,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_x = grad_kernel = None
     if ctx.needs_input_grad[0]:
         (height, width), (kh, kw) = ctx.size, kernel.shape
-        # The step to the next output: where there is none any will do, and a huge one takes long.
-        down_x = 1 if grad.shape[3] == 1 else down_x
-        down_y = 1 if grad.shape[2] == 1 else down_y
         # pad' before, and after it whatever makes the result as large as the input was
         pads = (
             kw - 1 - pad_x0,
