@@ -26,11 +26,21 @@ from cv.runner import (
     save_safetensors,
     weights_to_cpu,
 )
-from cv.runner.checkpoint import get_state_dict, plain
+from cv.runner.checkpoint import get_state_dict, load_from_http, load_from_local, plain
 
 
 def names(folder):
     return sorted(p.name for p in Path(folder).iterdir())
+
+
+def test_loaders_of_single_schemes(tmp_path, monkeypatch):
+    path = tmp_path / "a.pth"
+    torch.save({"state_dict": {"a": torch.ones(1)}}, path)
+    assert load_from_local(str(path))["state_dict"]["a"] == 1
+    with pytest.raises(FileNotFoundError):
+        load_from_local(str(tmp_path / "none.pth"))
+    monkeypatch.setattr("cv.cnn.checkpoint.loader.download", lambda url, model_dir: f"{model_dir}/{url[-5:]}")
+    assert load_from_http("https://example.org/a.pth", model_dir=str(tmp_path))["state_dict"]["a"] == 1
 
 
 class TestSaveCheckpoint:

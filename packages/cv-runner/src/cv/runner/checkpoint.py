@@ -34,6 +34,12 @@ from cv.cnn.checkpoint import (
     load_state_dict,
 )
 from cv.cnn.checkpoint.dtensor import is_sharded_tensor
+from cv.cnn.checkpoint.loader import (
+    load_from_http,
+    load_from_local,
+    load_from_openmmlab,
+    load_from_torchvision,
+)
 from cv.fileio import FileClient, atomic_write
 from cv.parallel.registry import is_module_wrapper, unwrap
 
@@ -43,6 +49,10 @@ __all__ = [
     "_load_checkpoint_with_prefix",
     "get_state_dict",
     "load_checkpoint",
+    "load_from_http",
+    "load_from_local",
+    "load_from_openmmlab",
+    "load_from_torchvision",
     "load_state_dict",
     "save_checkpoint",
     "save_safetensors",
