@@ -21,12 +21,18 @@ from pathlib import Path
 import shapes_boxes
 import shapes_dense
 import shapes_rois
+import shapes_rotated
 import torch
 from harness import RESULTS, Call, Report
 from op_timing import forward_and_backward
 from shapes_draw import Case, Draw, Sampler
 
-SAMPLERS: dict[str, Sampler] = {**shapes_boxes.SAMPLERS, **shapes_dense.SAMPLERS, **shapes_rois.SAMPLERS}
+SAMPLERS: dict[str, Sampler] = {
+    **shapes_boxes.SAMPLERS,
+    **shapes_dense.SAMPLERS,
+    **shapes_rois.SAMPLERS,
+    **shapes_rotated.SAMPLERS,
+}
 SUSPECT = 1.15  # a ratio below this is measured again
 LOWEST = 3  # shapes named in a row
 

@@ -57,6 +57,14 @@ def _pair_of_rotated(chance: random.Random) -> Call:
     return ops.box_iou_rotated, [rotated(chance), rotated(chance), chance.choice(["iou", "iof"]), False]
 
 
+def quadrilaterals(chance: random.Random) -> Tensor:
+    return torch.rand(chance.randrange(0, 12), 8) * 20
+
+
+def _points_in_polygons(chance: random.Random) -> Call:
+    return ops.points_in_polygons, [torch.rand(chance.randrange(0, 99), 2) * 20, quadrilaterals(chance)]
+
+
 def _nms(chance: random.Random) -> Call:
     b = boxes(chance)
     return ops.nms, [b, torch.rand(len(b)), chance.random(), chance.choice([0, 1]), 0, -1]
@@ -365,6 +373,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "nms_rotated": _nms_rotated,
     "pixel_group": _pixel_group,
     "point_sample": _point_sample,
+    "points_in_polygons": _points_in_polygons,
     "psa_mask": _psa_mask,
     "rel_roi_point_to_rel_img_point": _relative_points,
     "roi_align": _roi(ops.roi_align, 0, "avg", True),

@@ -32,3 +32,35 @@ def check_floating(**tensors: Any) -> None:
         check_tensors(**{name: t})
         if not t.is_floating_point():
             raise TypeError(f"{name} must have a floating dtype, got {t.dtype}")
+
+
+def in_one_floating_dtype(**tensors: Any) -> tuple[Tensor, ...]:
+    """The tensors in the dtype that they promote to, or the default dtype where that is not floating."""
+    check_tensors(**tensors)
+    values = tuple(tensors.values())
+    dtype = values[0].dtype
+    if dtype.is_floating_point and all(t.dtype is dtype for t in values):
+        return values
+    for t in values[1:]:
+        dtype = torch.promote_types(dtype, t.dtype)
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    return tuple(t.to(dtype) for t in values)
+
+
+def check_same_device(**tensors: Tensor) -> None:
+    """Raises a ValueError for a tensor that is not on the device of the first."""
+    (first, reference), *others = tensors.items()
+    for name, t in others:
+        if t.device != reference.device:
+            raise ValueError(f"{name} must be on {reference.device} as {first} is, got {t.device}")
+
+
+def rows_of(t: Tensor, columns: int, name: str) -> Tensor:
+    """``t`` without its gradient, as ``(N, columns)``; any empty vector is ``(0, columns)``."""
+    if t.requires_grad:
+        t = t.detach()
+    if t.dim() == 2 and t.shape[1] == columns:
+        return t
+    if t.dim() == 1 and t.shape[0] == 0:
+        return t.reshape(0, columns)
+    raise ValueError(f"{name} must have shape (N, {columns}) or be empty, got {tuple(t.shape)}")
