@@ -198,6 +198,19 @@ def test_unknown_keys_give_none(key: str) -> None:
         assert key not in registry
 
 
+def test_configs_of_mmcv_name_our_registries_by_its_name() -> None:
+    ours = Registry("activations", scope="cv")
+    theirs = Registry("their activations", parent=ours, scope="mmocr")
+    gelu = ours.register_module(module=type("GELU", (), {}))
+    for registry in (ours, theirs):
+        assert registry.get("mmcv.GELU") is registry.get("cv.GELU") is gelu
+    assert isinstance(theirs.build({"type": "mmcv.GELU"}), gelu)
+    assert Registry("others", scope="base").get("mmcv.GELU") is None
+    own = Registry("a child of that name", parent=ours, scope="mmcv")
+    relu = own.register_module(module=type("ReLU", (), {}))
+    assert theirs.get("mmcv.ReLU") is relu
+
+
 def test_scope_clash() -> None:
     tree = Tree()
     with pytest.raises(AssertionError, match="scope hound exists in dogs registry"):

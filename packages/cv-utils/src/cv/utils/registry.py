@@ -26,6 +26,7 @@ __all__ = ["Registry", "build_from_cfg", "construct"]
 
 _T = TypeVar("_T", bound=type)
 
+_FORMER_SCOPES = {"cv": "mmcv"}  # configs written for mmcv 1.x say ``mmcv.GELU``
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'$")  # as Python words it
 
 
@@ -406,7 +407,7 @@ class Registry:
         scope, rest = self.split_scope_key(key)
         if scope is None:
             return None
-        if scope == self._scope:
+        if scope in (self._scope, _FORMER_SCOPES.get(self._scope)):
             found = self._search_down(rest)
             if found is not None:
                 return found
