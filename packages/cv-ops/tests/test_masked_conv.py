@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from cv.ops import masked_conv
 from cv.ops.masked_conv import MaskedConv2d, masked_conv2d
 from cv_testing.ops import DEVICES, DTYPES, assert_matches_oracle, check_gradient
+
+
+@pytest.fixture(params=["as it costs", "gathered"])
+def choice(request):
+    """These maps are too small to gather pixels of them, unless that costs nothing."""
+    if request.param == "as it costs":
+        yield
+    else:
+        with gathering():
+            yield
+
+
+def gathering():
+    return mock.patch.multiple(masked_conv, _GATHER_CALLS=0, _COPY=0, _GATHERED_PRODUCT=0.5)
 
 
 def oracle(x, mask, weight, bias, **options):
@@ -29,7 +47,7 @@ def make_inputs(n=2, channels=4, out_channels=6, size=(6, 7), kernel=(3, 3), gro
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
-def test_is_the_convolution_where_the_mask_is(share, dtype, device):
+def test_is_the_convolution_where_the_mask_is(share, dtype, device, choice):
     x, weight, bias = make_inputs()
     mask = torch.rand(2, 6, 7, generator=torch.Generator().manual_seed(1)) < share
     assert_matches_oracle(
@@ -52,13 +70,15 @@ def test_is_the_convolution_where_the_mask_is(share, dtype, device):
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     shared=st.booleans(),
     share=st.sampled_from([0.0, 0.05, 0.2, 0.5, 1.0]),
+    gather=st.booleans(),
 )
-def test_random_shapes(n, groups, kernel, padding, dilation, shared, share):
+def test_random_shapes(n, groups, kernel, padding, dilation, shared, share, gather):
     x, weight, bias = make_inputs(n, kernel=kernel, groups=groups)
     options = {"padding": padding, "dilation": dilation, "groups": groups}
     size = F.conv2d(x, weight, bias, **options).shape[2:]
     mask = (torch.rand(1 if shared else n, *size, generator=torch.Generator().manual_seed(n)) < share).float()
-    out = masked_conv2d(x, mask, weight, bias, **options)
+    with gathering() if gather else contextlib.nullcontext():
+        out = masked_conv2d(x, mask, weight, bias, **options)
     expected = oracle(x, mask, weight, bias, **options)
     torch.testing.assert_close(out, expected)
     assert out.is_contiguous()
@@ -72,7 +92,7 @@ def test_random_shapes(n, groups, kernel, padding, dilation, shared, share):
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32], ids=str)
-def test_a_mask_of_any_dtype(dtype):
+def test_a_mask_of_any_dtype(dtype, choice):
     x, weight, bias = make_inputs()
     mask = torch.zeros(1, 4, 5, dtype=dtype)
     mask[0, 2, 3] = 1
@@ -81,13 +101,13 @@ def test_a_mask_of_any_dtype(dtype):
     assert (out != 0).sum() == out.shape[0] * out.shape[1]
 
 
-def test_what_is_not_positive_is_masked():
+def test_what_is_not_positive_is_masked(choice):
     x, weight, bias = make_inputs()
     for value in (0.0, -1.0, float("nan")):
         assert (masked_conv2d(x, torch.full((1, 4, 5), value), weight, bias) == 0).all()
 
 
-def test_nan_outside_the_mask_does_not_reach_the_output():
+def test_nan_outside_the_mask_does_not_reach_the_output(choice):
     x, weight, bias = make_inputs()
     x = x.detach().clone()
     x[:, :, 0] = float("nan")
@@ -98,11 +118,23 @@ def test_nan_outside_the_mask_does_not_reach_the_output():
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9])
-def test_gradients(share):
+def test_gradients(share, choice):
     x, weight, bias = make_inputs(n=1, channels=2, out_channels=2, size=(4, 5))
     mask = torch.rand(1, 2, 3, generator=torch.Generator().manual_seed(3)) < share
     check_gradient(lambda x, w, b: masked_conv2d(x, mask, w, b), (x, weight, bias))
     assert torch.autograd.gradgradcheck(lambda x, w: masked_conv2d(x, mask, w), (x, weight))
+
+
+def test_few_pixels_of_a_large_map_are_gathered():
+    x, weight = torch.randn(1, 64, 64, 64), torch.randn(32, 64, 3, 3)
+    mask = torch.rand(1, 64, 64)
+    for share, gathers in ((0.0, True), (0.01, True), (0.9, False)):
+        with mock.patch.object(masked_conv, "_gathered", wraps=masked_conv._gathered) as gathered:
+            out = masked_conv2d(x, mask < share, weight, None, 1)
+        assert gathered.called is gathers
+        torch.testing.assert_close(
+            out, oracle(x, mask < share, weight, None, padding=1), rtol=1e-3, atol=1e-3
+        )
 
 
 def test_compiles_in_one_graph():

@@ -16,8 +16,9 @@ from cv.utils import UsageError
 
 from ._deform_conv import IntPair, pair
 
-# A gathered pixel costs about as much as this many of a whole convolution.
-_GATHER_COST = 4
+# What the two ways cost, in multiply-adds of a whole convolution: a number that is copied, read in or set to
+# zero; one of a matrix product of gathered windows; the calls of the dozen operators that gathering takes.
+_COPY, _GATHERED_PRODUCT, _GATHER_CALLS = 80, 1.4, 15_000_000
 
 
 def masked_conv2d(
@@ -51,17 +52,27 @@ def masked_conv2d(
         ValueError: If ``stride`` is not 1.
         UsageError: (a ValueError and AssertionError) if shapes do not fit each other.
     """
-    if pair("stride", stride, 1) != (1, 1):
+    if stride != 1 and pair("stride", stride, 1) != (1, 1):
         raise ValueError(f"stride must be 1: masked_conv2d has no other, got {stride}")
     padding, dilation = pair("padding", padding, 0), pair("dilation", dilation, 1)
-    _check(features, mask, weight, padding, dilation, groups)
-    wanted = (mask > 0).expand(features.shape[0], -1, -1)
-    if not torch.compiler.is_compiling():
+    options = (padding, dilation, groups)
+    if torch.compiler.is_compiling():
+        _check(features, mask, weight, *options)
+        return _whole(features, mask, weight, bias, *options)
+    try:  # where nothing can be gained by gathering, checks would take a fifth of the time
+        if weight.numel() * mask.numel() * features.size(0) < _GATHER_CALLS:
+            return _whole(features, mask, weight, bias, *options)
+    except (RuntimeError, AttributeError, IndexError, TypeError):
+        _check(features, mask, weight, *options)
+        raise
+    _check(features, mask, weight, *options)
+    whole, gathered, each = _costs(features, weight, features.size(0) * mask[0].numel())
+    if gathered < whole:  # else not even an empty mask would make up for looking at it
+        wanted = (mask > 0).expand(features.size(0), -1, -1)
         pixels = wanted.flatten().nonzero()[:, 0]
-        if len(pixels) * _GATHER_COST < wanted.numel():
-            return _gathered(features, wanted, pixels, weight, bias, padding, dilation, groups)
-    dense = F.conv2d(features, weight, bias, 1, padding, dilation, groups)
-    return dense.masked_fill(~wanted[:, None], 0.0)
+        if gathered + len(pixels) * each < whole:
+            return _gathered(features, wanted, pixels, weight, bias, *options)
+    return _whole(features, mask, weight, bias, *options)
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -113,6 +124,32 @@ class MaskedConv2d(nn.Conv2d):
             dilation=self.dilation,
             groups=self.groups,
         )
+
+
+def _whole(
+    features: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Tensor:
+    out = F.conv2d(features, weight, bias, 1, padding, dilation, groups)
+    if mask.dim() != 3 or (mask.size(1), mask.size(2)) != (out.size(2), out.size(3)):
+        raise TypeError("the mask does not fit")  # _check says how
+    wanted = mask if mask.dtype is torch.bool else mask > 0
+    return out.masked_fill_(wanted.logical_not().unsqueeze(1), 0.0)
+
+
+def _costs(features: Tensor, weight: Tensor, places: int) -> tuple[float, float, float]:
+    """Of the whole convolution; of gathering for an empty mask, and for each pixel that is wanted."""
+    out_channels, group_channels, kernel_h, kernel_w = weight.shape
+    window = features.shape[1] * kernel_h * kernel_w
+    products = out_channels * group_channels * kernel_h * kernel_w
+    fill = places * out_channels * _COPY
+    copies = (features.numel() + weight.numel()) * _COPY + fill
+    return places * products + fill, _GATHER_CALLS + copies, window * _COPY + products * _GATHERED_PRODUCT
 
 
 def _gathered(
