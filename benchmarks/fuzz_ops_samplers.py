@@ -57,8 +57,17 @@ def _pair_of_rotated(chance: random.Random) -> Call:
     return ops.box_iou_rotated, [rotated(chance), rotated(chance), chance.choice(["iou", "iof"]), False]
 
 
-def quadrilaterals(chance: random.Random) -> Tensor:
-    return torch.rand(chance.randrange(0, 12), 8) * 20
+def quadrilaterals(chance: random.Random, count: int | None = None) -> Tensor:
+    return torch.rand(chance.randrange(0, 12) if count is None else count, 8) * 20
+
+
+def _convex_iou(chance: random.Random) -> Call:
+    return ops.convex_iou, [torch.rand(chance.randrange(0, 12), 18) * 20, quadrilaterals(chance)]
+
+
+def _convex_giou(chance: random.Random) -> Call:
+    count = chance.randrange(0, 12)
+    return ops.convex_giou, [torch.rand(count, 18) * 20, quadrilaterals(chance, count)]
 
 
 def _points_in_polygons(chance: random.Random) -> Call:
@@ -360,6 +369,8 @@ FUNCTIONS: dict[str, Sampler] = {
     "carafe": _carafe(ops.carafe),
     "carafe_naive": _carafe(ops.carafe_naive),
     "contour_expand": _contour_expand,
+    "convex_giou": _convex_giou,
+    "convex_iou": _convex_iou,
     "corner_pool": _corner_pool,
     "correlation": _correlation,
     "deform_conv2d": _deform_conv,

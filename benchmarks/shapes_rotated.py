@@ -37,6 +37,89 @@ def composed_points_in_polygons(points: Tensor, polygons: Tensor) -> Tensor:
     return (crossed.sum(2) % 2).to(points.dtype)
 
 
+def cross(a: Tensor, b: Tensor) -> Tensor:
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def hull_edges(points: Tensor) -> Tensor:
+    """(..., P, P): which pairs of points are edges of the convex hull in the positive direction."""
+    along = points[..., None, :, :] - points[..., :, None, :]
+    to_all = points[..., None, None, :, :] - points[..., :, None, None, :]
+    return (cross(along[..., None, :], to_all) >= -1e-4).all(-1) & (along.abs().sum(-1) > 0)
+
+
+def within(at_start: Tensor, at_end: Tensor) -> Tensor:
+    """How much of an edge lies on the positive side of several lines (the last dimension)."""
+    span = at_start - at_end
+    t = at_start / torch.where(span == 0, 1.0, span)
+    start = torch.where((at_start < 0) & (at_end >= 0), t, 0.0).amax(-1)
+    end = torch.where((at_start >= 0) & (at_end < 0), t, 1.0).amin(-1)
+    return torch.where(((at_start < 0) & (at_end < 0)).any(-1), 0.0, (end - start).clamp(min=0))
+
+
+def composed_areas(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Areas of hulls of points (..., 9, 2), of convex quadrilaterals (..., 4, 2), and what they share.
+
+    The outline of what is shared consists of those parts of both outlines that lie within the other.
+    """
+    is_edge = hull_edges(p)
+    of_hull = torch.where(is_edge, cross(p[..., :, None, :], p[..., None, :, :]), 0.0)
+    q_next = q.roll(-1, -2)
+    of_polygon = cross(q, q_next)
+    to_lines = cross((q_next - q)[..., None, :, :], p[..., :, None, :] - q[..., None, :, :])  # (..., 9, 4)
+    hull_within = within(to_lines[..., :, None, :], to_lines[..., None, :, :])
+    along = p[..., None, :, :] - p[..., :, None, :]
+    to_edges = cross(along[..., None, :, :, :], q[..., :, None, None, :] - p[..., None, :, None, :])
+    to_edges = torch.where(is_edge[..., None, :, :], to_edges, 1.0).flatten(-2)  # (..., 4, 81)
+    polygon_within = within(to_edges, to_edges.roll(-1, -2))
+    shared = (of_hull * hull_within).sum((-1, -2)) + (of_polygon * polygon_within).sum(-1)
+    return of_hull.sum((-1, -2)) / 2, of_polygon.sum(-1) / 2, shared / 2
+
+
+def composed_convex_iou(points: Tensor, polygons: Tensor) -> Tensor:
+    a, b, shared = composed_areas(points.reshape(-1, 1, 9, 2), polygons.reshape(-1, 4, 2))
+    return shared / (a + b - shared)
+
+
+def composed_convex_giou(points: Tensor, polygons: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        leaf = points.detach().requires_grad_()
+        p, q = leaf.reshape(-1, 9, 2), polygons.reshape(-1, 4, 2)
+        a, b, shared = composed_areas(p, q)
+        both = torch.cat([p, q], 1)
+        outline = cross(both[:, :, None], both[:, None])
+        enclosing = torch.where(hull_edges(both), outline, 0.0).sum((1, 2)) / 2
+        union = a + b - shared
+        giou = shared / union - (enclosing - union) / enclosing
+        return giou, torch.autograd.grad(giou.sum(), leaf)[0]
+
+
+def _pointsets(polygons: Tensor) -> Tensor:
+    """(K, 18): points around the corners of quadrilaterals."""
+    corners = polygons.reshape(-1, 4, 2)
+    middle = corners.mean(1, keepdim=True)
+    nine = torch.cat([corners, (corners + corners.roll(1, 1)) / 2, middle], 1)
+    return (middle + (nine - middle) * (0.5 + torch.rand(len(corners), 9, 2))).reshape(-1, 18)
+
+
+def _convex_iou(draw: Draw) -> Case:
+    points = _pointsets(_quadrilaterals(draw, draw.log(1, 20000), 1024.0))
+    polygons = _quadrilaterals(draw, draw.log(1, 200), 1024.0)
+    calls = {"cv": lambda: ops.convex_iou(points, polygons)}
+    if len(points) * len(polygons) <= 10**5:
+        calls["composed"] = lambda: composed_convex_iou(points, polygons)
+    return Case(f"{len(points)} sets of points, {len(polygons)} polygons", calls)
+
+
+def _convex_giou(draw: Draw) -> Case:
+    count = draw.log(1, 20000)
+    polygons = _quadrilaterals(draw, count, 1024.0)
+    points = _pointsets(polygons)
+    calls = {"cv": lambda: ops.convex_giou(points, polygons)}
+    calls["composed"] = lambda: composed_convex_giou(points, polygons)
+    return Case(f"{count} pairs", calls)
+
+
 def _points_in_polygons(draw: Draw) -> Case:
     points, count = _grid(draw.log(1, 20000), 1024.0), draw.log(1, 200)
     polygons = _quadrilaterals(draw, count, 1024.0)
@@ -46,4 +129,8 @@ def _points_in_polygons(draw: Draw) -> Case:
     return Case(f"{len(points)} points, {count} polygons", calls)
 
 
-SAMPLERS: dict[str, Sampler] = {"points_in_polygons": _points_in_polygons}
+SAMPLERS: dict[str, Sampler] = {
+    "convex_giou": _convex_giou,
+    "convex_iou": _convex_iou,
+    "points_in_polygons": _points_in_polygons,
+}

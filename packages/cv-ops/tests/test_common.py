@@ -198,6 +198,8 @@ def test_arrays_of_any_layout_are_taken(spoil):
         lambda x: ops.batched_nms(x, x, x, {"iou_threshold": 0.5}),
         lambda x: ops.bbox_overlaps(x, x),
         lambda x: ops.box_iou_rotated(x, x),
+        lambda x: ops.convex_giou(x, x),
+        lambda x: ops.convex_iou(torch.zeros(1, 18), x),
         lambda x: ops.corner_pool(x, "top"),
         lambda x: ops.CrissCrossAttention(2)(x),
         lambda x: ops.DeformConv2d(2, 2, 3)(x, x),

@@ -196,6 +196,8 @@ def test_regions_of_pixel_group(regions):
     ("op", "shape", "rest"),
     [
         ("box_iou_rotated", (1, 5), (0, False)),
+        ("convex_giou", (1, 18), ()),
+        ("convex_iou", (1, 18), ()),
         ("nms_match", (1, 4), (0.5,)),
         ("nms_rotated", (1, 5), (None, 0.5, 0.1, 3)),
         ("points_in_polygons", (1, 2), ()),
