@@ -1,4 +1,8 @@
-"""contour_expand and pixel_group on text-like maps, against mmcv, and a queue in Python on a smaller map."""
+"""contour_expand and pixel_group on text-like maps, against mmcv, and a queue in Python on a smaller map.
+
+pixel_group also beside what its result alone takes, which is lists of Python floats: to make as many floats
+("bare floats"), and lists of floats that are there already ("bare lists").
+"""
 
 from __future__ import annotations
 
@@ -58,6 +62,10 @@ def main() -> None:
         score = np.random.default_rng(1).random((size, size), np.float32)
         args = (score, masks[0], embedding, labels, (labels > 0).astype(np.uint8), int(labels.max()) + 1, 0.8)
         calls = {"cv": lambda a=args: pixel_group(*a)}
+        sizes = [len(group) for group in pixel_group(*args)]
+        flat, shared = np.zeros(sum(sizes), np.float32), np.zeros(max(sizes), object)
+        calls["bare floats"] = flat.tolist
+        calls["bare lists"] = lambda shared=shared, sizes=sizes: [shared[:n].tolist() for n in sizes]
         if mm is not None:
             its_args = (score, args[1] > 0, *args[2:])  # it wants this one mask as booleans
             calls["mmcv"] = lambda a=its_args: mm.pixel_group(*a)
