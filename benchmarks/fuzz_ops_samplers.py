@@ -70,6 +70,10 @@ def _convex_giou(chance: random.Random) -> Call:
     return ops.convex_giou, [torch.rand(count, 18) * 20, quadrilaterals(chance, count)]
 
 
+def _min_area_polygons(chance: random.Random) -> Call:
+    return ops.min_area_polygons, [torch.rand(chance.randrange(0, 12), 18) * 20]
+
+
 def _points_in_polygons(chance: random.Random) -> Call:
     return ops.points_in_polygons, [torch.rand(chance.randrange(0, 99), 2) * 20, quadrilaterals(chance)]
 
@@ -377,6 +381,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "deform_roi_pool": _deform_roi_pool,
     "fused_bias_leakyrelu": _bias,
     "masked_conv2d": _masked_conv2d,
+    "min_area_polygons": _min_area_polygons,
     "modulated_deform_conv2d": _modulated,
     "multi_scale_deformable_attn": _attention,
     "nms": _nms,

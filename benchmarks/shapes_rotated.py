@@ -120,6 +120,33 @@ def _convex_giou(draw: Draw) -> Case:
     return Case(f"{count} pairs", calls)
 
 
+def composed_min_area_polygons(points: Tensor) -> Tensor:
+    """The rectangles along all edges of the hull at once."""
+    p = points.reshape(-1, 9, 2)
+    is_edge = hull_edges(p).flatten(1)
+    e = (p[:, None] - p[:, :, None]).flatten(1, 2)  # (N, 81, 2)
+    u = e / e.norm(dim=2, keepdim=True).clamp(min=1e-12)
+    along = (p[:, None] * u[:, :, None]).sum(3)
+    across = cross(u[:, :, None], p[:, None])
+    (u0, u1), (v0, v1) = along.aminmax(dim=2), across.aminmax(dim=2)
+    area = torch.where(is_edge, (u1 - u0) * (v1 - v0), torch.inf)
+    best = area.argmin(1, keepdim=True)
+    u0, u1, v0, v1 = (t.gather(1, best) for t in (u0, u1, v0, v1))
+    x, y = u.gather(1, best[..., None].expand(-1, -1, 2))[:, 0].split(1, 1)
+    corners = [
+        torch.cat([a * x - b * y, a * y + b * x], 1) for a, b in ((u1, v0), (u0, v0), (u0, v1), (u1, v1))
+    ]
+    return torch.cat(corners, 1)
+
+
+def _min_area_polygons(draw: Draw) -> Case:
+    count = draw.log(1, 20000)
+    points = _pointsets(_quadrilaterals(draw, count, 1024.0))
+    calls = {"cv": lambda: ops.min_area_polygons(points)}
+    calls["composed"] = lambda: composed_min_area_polygons(points)
+    return Case(f"{count} sets of points", calls)
+
+
 def _points_in_polygons(draw: Draw) -> Case:
     points, count = _grid(draw.log(1, 20000), 1024.0), draw.log(1, 200)
     polygons = _quadrilaterals(draw, count, 1024.0)
@@ -132,5 +159,6 @@ def _points_in_polygons(draw: Draw) -> Case:
 SAMPLERS: dict[str, Sampler] = {
     "convex_giou": _convex_giou,
     "convex_iou": _convex_iou,
+    "min_area_polygons": _min_area_polygons,
     "points_in_polygons": _points_in_polygons,
 }

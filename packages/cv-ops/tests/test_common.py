@@ -203,6 +203,7 @@ def test_arrays_of_any_layout_are_taken(spoil):
         lambda x: ops.corner_pool(x, "top"),
         lambda x: ops.CrissCrossAttention(2)(x),
         lambda x: ops.DeformConv2d(2, 2, 3)(x, x),
+        lambda x: ops.min_area_polygons(x),
         lambda x: ops.points_in_polygons(torch.zeros(1, 2), x),
         lambda x: ops.psa_mask(x, "collect"),
         lambda x: ops.SAConv2d(2, 2, 3, use_deform=True)(x),
