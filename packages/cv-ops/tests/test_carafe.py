@@ -104,6 +104,35 @@ def test_random_shapes(n, groups, per_group, size, kernel, scale, last):
         torch.testing.assert_close(a, e)
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("kernel", "scale"), [(5, 1), (7, 2), (3, 3), (1, 4)])
+def test_wide_maps(kernel, scale, dtype, last):
+    """Several vectors of columns, and of 13 channels: eight at once, four, and one."""
+    x, masks = (t.detach().to(dtype).requires_grad_() for t in make_inputs(1, 26, (3, 45), kernel, 2, scale))
+    source = x.contiguous(memory_format=torch.channels_last) if last else x
+    out, expected = carafe(source, masks, kernel, 2, scale), oracle(x, masks, kernel, 2, scale)
+    torch.testing.assert_close(out, expected)
+    grad = torch.randn_like(expected)
+    for a, e in zip(
+        torch.autograd.grad(out, (x, masks), grad),
+        torch.autograd.grad(expected, (x, masks), grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, e, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("channels", [1, 64])
+def test_what_lies_outside_does_not_count(channels, last):
+    x, masks = (t.detach() for t in make_inputs(1, channels, (3, 20), 3, 1, 1))
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    masks[:, 0] = float("inf")  # upper left tap
+    out = carafe(x, masks, 3, 1, 1)
+    assert torch.isfinite(out[:, :, 0]).all() and torch.isfinite(out[:, :, :, 0]).all()
+    assert not torch.isfinite(out[:, :, 1:, 1:]).any()
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_contract(device):
     x, masks = make_inputs(2, 4, (3, 2))

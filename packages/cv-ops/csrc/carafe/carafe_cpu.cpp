@@ -1,6 +1,7 @@
 // CARAFE on the CPU. Maps are read (N, H, W, C), so that a pixel is a run of channels: forward and the gradient of
 // the features are weighted sums of such runs, the gradient of the masks is their dot products. Half types are
 // computed in float32. Rows of pixels are in parallel; each result belongs to one task, so all is deterministic.
+// Where vectors along the rows of the output are less work, carafe_planes_cpu.h does it.
 
 #include <algorithm>
 #include <tuple>
@@ -13,6 +14,7 @@
 #include "../common/transpose.h"
 #include "../common/vec.h"
 #include "carafe_args.h"
+#include "carafe_planes_cpu.h"
 
 namespace cv::carafe {
 namespace {
@@ -144,26 +146,30 @@ void backward_masks(const Problem<T>& problem, const T* zeros, const T* grad, T*
   });
 }
 
-// out (opmath dtype, channels last) as the operator returns it
-template <typename T>
-Tensor finish(const Tensor& out, ScalarType dtype, bool last) {
-  return to_dtype(last ? out : channels_first_cpu<T>(out), dtype);
-}
-
 Tensor carafe_cpu(const Tensor& features, const Tensor& masks, int64_t kernel, int64_t groups, int64_t scale) {
   const Params p = make_params(features, masks, kernel, groups, scale);
-  const ScalarType acc = opmath_dtype(features.scalar_type());
+  const ScalarType dtype = features.scalar_type(), acc = opmath_dtype(dtype);
   const bool last = is_channels_last(features);
-  Tensor out = empty_4d(features, p.batch, p.channels, p.out_height(), p.out_width(), acc, true);
+  const auto empty = [&](bool nhwc) {
+    return empty_4d(features, p.batch, p.channels, p.out_height(), p.out_width(), acc, nhwc);
+  };
+  if (p.batch * p.channels * p.out_plane() == 0) return to_dtype(empty(last), dtype);
+  const Tensor m = as_contiguous(to_opmath(masks));
+  std::optional<Tensor> out;
   dispatch_float_double(acc, "carafe", [&](auto t) {
     using T = typename decltype(t)::type;
-    if (out.numel() > 0) {
-      const Tensor x = channels_last(to_opmath(features)), m = as_contiguous(to_opmath(masks));
-      forward(Problem<T>{p, x.const_data_ptr<T>(), m.const_data_ptr<T>()}, out.mutable_data_ptr<T>());
+    if (takes_planes<T>(p, last)) {
+      const Tensor x = last ? to_opmath(features) : as_contiguous(to_opmath(features));
+      out = empty(last);
+      Planes<T>(p, m.const_data_ptr<T>(), last).forward(Rows<T>(x, p, scale, last), out->mutable_data_ptr<T>());
+    } else {
+      const Tensor x = channels_last(to_opmath(features));
+      out = empty(true);
+      forward(Problem<T>{p, x.const_data_ptr<T>(), m.const_data_ptr<T>()}, out->mutable_data_ptr<T>());
+      out = last ? *out : channels_first_cpu<T>(*out);
     }
-    out = finish<T>(out, features.scalar_type(), last);
   });
-  return out;
+  return to_dtype(*out, dtype);
 }
 
 // (grad_features, grad_masks); those not wanted have no elements.
@@ -173,20 +179,41 @@ std::tuple<Tensor, Tensor> carafe_backward_cpu(const Tensor& grad, const Tensor&
   const Params p = make_params(features, masks, kernel, groups, scale);
   check_grad(grad, features, p);
   const ScalarType dtype = features.scalar_type(), acc = opmath_dtype(dtype);
-  Tensor grad_features = want_features ? empty_4d(features, p.batch, p.channels, p.height, p.width, acc, true)
-                                       : empty_beside(features, {0}, acc);
-  Tensor grad_masks = want_masks ? torch::stable::new_zeros(masks, masks.sizes(), acc) : empty_beside(masks, {0}, acc);
+  const bool last = is_channels_last(features);
+  Tensor grad_features = empty_beside(features, {0}, acc);
+  Tensor grad_masks = grad.numel() == 0 && want_masks ? torch::stable::new_zeros(masks, masks.sizes(), acc)
+                                                      : empty_beside(masks, {0}, acc);
+  const auto want = [&](bool nhwc) {
+    if (want_features) grad_features = empty_4d(features, p.batch, p.channels, p.height, p.width, acc, nhwc);
+    if (want_masks) grad_masks = empty_4d(masks, p.batch, masks.size(1), p.out_height(), p.out_width(), acc, false);
+  };
   dispatch_float_double(acc, "carafe_backward", [&](auto t) {
     using T = typename decltype(t)::type;
-    if (grad.numel() > 0) {
-      const Tensor x = channels_last(to_opmath(features)), m = as_contiguous(to_opmath(masks)),
-                   g = channels_last(to_opmath(grad)), zeros = torch::stable::new_zeros(x, {p.group_channels()});
+    if (grad.numel() == 0) {
+      if (want_features) grad_features = empty_4d(features, p.batch, p.channels, p.height, p.width, acc, last);
+      return;
+    }
+    const Tensor m = as_contiguous(to_opmath(masks));
+    if (takes_planes<T>(p, last)) {
+      want(last);
+      const auto in_layout = [&](const Tensor& map) {
+        return last ? channels_last(to_opmath(map)) : as_contiguous(to_opmath(map));
+      };
+      const Planes<T> planes(p, m.const_data_ptr<T>(), last);
+      const Rows<T> g(in_layout(grad), p, 1, last);
+      if (want_features) planes.backward_features(g, grad_features.mutable_data_ptr<T>());
+      if (want_masks)
+        planes.backward_masks(Rows<T>(in_layout(features), p, scale, last), g, grad_masks.mutable_data_ptr<T>());
+    } else {
+      want(true);
+      const Tensor x = channels_last(to_opmath(features)), g = channels_last(to_opmath(grad));
+      const std::vector<T> zeros(p.group_channels());
       const Problem<T> problem{p, x.const_data_ptr<T>(), m.const_data_ptr<T>()};
       if (want_features) backward_features(problem, g.const_data_ptr<T>(), grad_features.mutable_data_ptr<T>());
       if (want_masks)
-        backward_masks(problem, zeros.const_data_ptr<T>(), g.const_data_ptr<T>(), grad_masks.mutable_data_ptr<T>());
+        backward_masks(problem, zeros.data(), g.const_data_ptr<T>(), grad_masks.mutable_data_ptr<T>());
+      if (want_features && !last) grad_features = channels_first_cpu<T>(grad_features);
     }
-    if (want_features) grad_features = finish<T>(grad_features, dtype, is_channels_last(features));
   });
   return {to_dtype(grad_features, dtype), to_dtype(grad_masks, dtype)};
 }
