@@ -26,7 +26,7 @@ def test_plain():
     x = torch.randn(1, 3, 6, 6)
     assert torch.equal(module(x), F.relu(module.conv(x)))
     assert (module.in_channels, module.out_channels, module.kernel_size) == (3, 8, (2, 2))
-    assert (module.stride, module.padding, module.dilation, module.groups) == ((1, 1), (0, 0), (1, 1), 1)
+    assert (module.stride, module.padding, module.dilation, module.groups) == ((1, 1), 0, (1, 1), 1)
     assert module.transposed is False
 
 

@@ -20,6 +20,7 @@ from cv.cnn import (
     HSwish,
     Scale,
     Swish,
+    build_activation_layer,
     build_dropout,
     conv_ws_2d,
 )
@@ -182,3 +183,9 @@ def test_adaptive_padding(size, kernel, stride, dilation):
             assert out[0, 0, i, j].item() == pytest.approx(total, abs=1e-9)
             if i + j > 3:
                 break
+
+
+def test_hard_swish_is_torchs():
+    layer = build_activation_layer({"type": "HSwish", "inplace": True})
+    assert isinstance(layer, nn.Hardswish)
+    assert layer.inplace

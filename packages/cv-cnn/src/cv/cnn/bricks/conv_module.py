@@ -121,7 +121,7 @@ class ConvModule(nn.Module):
         )
         for name in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"):
             setattr(self, name, getattr(conv, name))
-        self.padding = padding if self.with_explicit_padding else conv.padding
+        self.padding = padding  # as it was given: 1 where conv.padding is (1, 1)
         self.transposed = getattr(conv, "transposed", False)
         self.output_padding = getattr(conv, "output_padding", 0)
         self.conv = nn.utils.spectral_norm(conv) if with_spectral_norm else conv
