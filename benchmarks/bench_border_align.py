@@ -12,10 +12,10 @@ from cv.ops import border_align
 POOL_SIZE = 10
 
 
-def composed(x: Tensor, boxes: Tensor) -> Tensor:
+def composed(x: Tensor, boxes: Tensor, pool_size: int = POOL_SIZE) -> Tensor:
     """Boxes inside the map: from PyTorch's own operators."""
     height, width = x.shape[2:]
-    share = torch.arange(POOL_SIZE + 1, device=x.device, dtype=x.dtype) / POOL_SIZE
+    share = torch.arange(pool_size + 1, device=x.device, dtype=x.dtype) / pool_size
     x1, y1, x2, y2 = (boxes[..., i, None] for i in range(4))
     along_x, along_y = x1 + (x2 - x1) * share, y1 + (y2 - y1) * share
     same = torch.zeros_like(share)

@@ -14,24 +14,26 @@ RATIO = 2
 GAMMA = 0.1
 
 
-def composed(x: Tensor, rois: Tensor, offset: Tensor) -> Tensor:
+def composed(
+    x: Tensor, rois: Tensor, offset: Tensor, bins: int = BINS, scale: float = SCALE, ratio: int = RATIO
+) -> Tensor:
     """A fixed number of samples, the border repeated: from PyTorch's own operators."""
     height, width = x.shape[2:]
-    n = BINS * RATIO
-    boxes = rois[:, 1:] * SCALE
+    n = bins * ratio
+    boxes = rois[:, 1:] * scale
     size = boxes[:, 2:] - boxes[:, :2]
-    move = (GAMMA * size[:, :, None, None] * offset).repeat_interleave(RATIO, 2).repeat_interleave(RATIO, 3)
+    move = (GAMMA * size[:, :, None, None] * offset).repeat_interleave(ratio, 2).repeat_interleave(ratio, 3)
     steps = (torch.arange(n, device=x.device, dtype=x.dtype) + 0.5) / n
     xs = (boxes[:, 0, None] + size[:, 0, None] * steps)[:, None, :] + move[:, 0]
     ys = (boxes[:, 1, None] + size[:, 1, None] * steps)[:, :, None] + move[:, 1]
     grid = torch.stack((xs * (2 / width) - 1, ys * (2 / height) - 1), -1)
-    out = x.new_empty(len(rois), x.shape[1], BINS, BINS)
+    out = x.new_empty(len(rois), x.shape[1], bins, bins)
     for image in range(x.shape[0]):
         mine = (rois[:, 0] == image).nonzero()[:, 0]
         sampled = F.grid_sample(
             x[image, None], grid[mine].reshape(1, -1, n, 2), padding_mode="border", align_corners=False
         )
-        pooled = F.avg_pool2d(sampled, RATIO).reshape(x.shape[1], -1, BINS, BINS)
+        pooled = F.avg_pool2d(sampled, ratio).reshape(x.shape[1], -1, bins, bins)
         out = out.index_copy(0, mine, pooled.transpose(0, 1))
     return out
 

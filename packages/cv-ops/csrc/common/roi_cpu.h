@@ -34,6 +34,11 @@ inline int64_t grain_of_regions(const Params& p, int64_t channels) {
   return grain_for(4 * p.bins() * std::min(channels, p.channels) + p.plane());
 }
 
+// The grain of a loop over `tasks` that together take about so many operations.
+inline int64_t grain_of_tasks(double operations, int64_t tasks) {
+  return grain_for(static_cast<int64_t>(std::min(operations / static_cast<double>(std::max<int64_t>(1, tasks)), 1e9)));
+}
+
 // rois: (count, fields), the image's index first. One that is not finite is no error: its region is NaN.
 template <typename T>
 void check_images(const char* op, const T* rois, int64_t count, int64_t fields, int64_t batch) {
