@@ -80,6 +80,7 @@ GEOMETRIES = {
     "depthwise, more channels than a vector": {"channels": 37, "groups": 37, "out_channels": 37},
     "depthwise with multiplier": {"groups": 6, "out_channels": 12, "deform_groups": 2},
     "one channel": {"channels": 1, "out_channels": 1},
+    "several blocks of pixels": {"size": (11, 17), "out_channels": 7},
     "channels beyond a vector": {"channels": 37, "out_channels": 5, "size": (4, 5)},
     "far offsets": {"spread": 20.0},
     "input smaller than the kernel": {"size": (2, 2), "padding": (1, 1)},

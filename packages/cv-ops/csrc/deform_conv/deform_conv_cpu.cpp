@@ -1,7 +1,8 @@
 // Deformable convolution on the CPU: sample columns for a chunk of output pixels, multiply, next chunk.
 //
-// The driver is in deform_conv_columns.h. The input is read as (N, H, W, C), so that a sample is four runs of
-// channels and vectorises whatever the offsets are. A chunk's columns stay in the cache between sampling and the product (MKL through torch),
+// The driver is in deform_conv_columns.h; depthwise convolutions and the forward pass of few channels have their own.
+// The input is read as (N, H, W, C), so that a sample is four runs of channels and vectorises whatever the offsets
+// are. A chunk's columns stay in the cache between sampling and the product (MKL through torch),
 // and scratch memory is bounded whatever the size of the map. Half types are computed in float32.
 //
 // Everything here is deterministic, and gradients do not depend on the number of threads: each element
@@ -18,6 +19,7 @@
 #include "../common/vec.h"
 #include "deform_conv_columns.h"
 #include "deform_conv_depthwise_cpu.h"
+#include "deform_conv_planes_cpu.h"
 
 namespace cv::deform_conv {
 namespace {
@@ -307,13 +309,22 @@ Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::o
                                    dilation_w, groups, deform_groups);
   check_output(input, bias, g);
   const ScalarType dtype = input.scalar_type(), acc = opmath_dtype(dtype);
-  const bool last = is_channels_last(input), nhwc = last || is_depthwise(g);
+  const bool last = is_channels_last(input);
+  bool planes = false;
+  dispatch_float_double(acc, "deform_conv2d", [&](auto t) { planes = takes_planes<typename decltype(t)::type>(g); });
+  const bool nhwc = last || (is_depthwise(g) && !planes);
   Tensor out = empty_4d(input, g.batch, g.out_channels, g.out_h, g.out_w, acc, nhwc);
   dispatch_float_double(acc, "deform_conv2d", [&](auto t) {
     using T = typename decltype(t)::type;
     T* data = out.mutable_data_ptr<T>();
     if (is_empty(g)) {
       std::fill_n(data, out.numel(), T(0));
+    } else if (planes) {
+      const Tensor x = last ? to_dtype(input, acc) : as_contiguous(to_dtype(input, acc)),
+                   o = as_contiguous(to_dtype(offset, acc)), w = as_contiguous(to_dtype(weight, acc));
+      const std::optional<Tensor> m = mask ? std::optional(as_contiguous(to_dtype(*mask, acc))) : std::nullopt;
+      PlanesForward<T>(g, x, o.const_data_ptr<T>(), m ? m->const_data_ptr<T>() : nullptr, w.const_data_ptr<T>())
+          .forward(data, nhwc);
     } else {
       const Inputs in(input, offset, mask, weight, acc);
       const std::vector<T> zeros(g.channels);
