@@ -17,7 +17,7 @@ import torch
 from test_checkpoint import small_files
 from test_runner import Model, loader, make
 
-from cv.runner import ClosureHook, EvalHook, IterBasedRunner, LogBuffer, LoggerHook, TextLoggerHook
+from cv.runner import ClosureHook, EvalHook, Hook, IterBasedRunner, LogBuffer, LoggerHook, TextLoggerHook
 from cv.runner.hooks.logger.live import LiveLine
 
 
@@ -428,3 +428,31 @@ def test_evaluation_results_are_tagged_val(tmp_path):
     assert [e.value for e in events.Scalars("val/acc")] == [0.25, 0.75]
     lines = json_lines(tmp_path)
     assert [line.get("acc") for line in lines if line["mode"] == "val"] == [0.25, 0.75]
+
+
+def test_no_line_without_values(tmp_path, caplog):
+    class Evaluation(Hook):  # as code for mmcv 1.x writes it: it clears the log, and its results are logged
+        def after_train_iter(self, runner):
+            if self.every_n_iters(runner, 2):
+                runner.log_buffer.clear()
+                runner.log_buffer.output["PSNR"] = 30.0
+                runner.log_buffer.ready = True
+                runner.call_hook("after_val_epoch")
+
+    caplog.set_level(logging.INFO)
+    model = Steps()
+    runner = make(
+        IterBasedRunner,
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.02),
+        work_dir=tmp_path,
+        logger=logging.getLogger("cv.runner.tests"),
+        max_iters=4,
+    )
+    log_config = {"interval": 1, "hooks": [{"type": "TextLoggerHook", "by_epoch": False}]}
+    runner.register_training_hooks(None, log_config=log_config)
+    runner.register_hook(Evaluation(), "LOW")
+    runner.run([loader(5)], [("train", 1)])
+    lines = [m.split("\t") for m in caplog.messages if m.startswith("Iter")]
+    assert [line[0] for line in lines] == ["Iter [1/4]", "Iter(val) [2]", "Iter [3/4]", "Iter(val) [4]"]
+    assert lines[1][1] == lines[3][1] == "PSNR: 30.0000"

@@ -132,7 +132,8 @@ class LoggerHook(Hook):
         buffer = runner.log_buffer
         done = (runner._inner_iter if self.by_epoch else runner._iter) + 1
         due = self.interval > 0 and done % self.interval == 0
-        if due or (not self.ignore_last and self.end_of_epoch(runner)):
+        # Nothing to average: an evaluation hook of somebody else cleared it and has logged its own.
+        if buffer.val_history and (due or (not self.ignore_last and self.end_of_epoch(runner))):
             buffer.average(self.interval)
         if buffer.ready:
             self._log_if_ready(runner)
