@@ -20,6 +20,7 @@ from pathlib import Path
 
 import shapes_boxes
 import shapes_dense
+import shapes_others
 import shapes_rois
 import shapes_rotated
 import torch
@@ -30,6 +31,7 @@ from shapes_draw import Case, Draw, Sampler
 SAMPLERS: dict[str, Sampler] = {
     **shapes_boxes.SAMPLERS,
     **shapes_dense.SAMPLERS,
+    **shapes_others.SAMPLERS,
     **shapes_rois.SAMPLERS,
     **shapes_rotated.SAMPLERS,
 }

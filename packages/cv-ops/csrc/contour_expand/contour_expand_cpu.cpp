@@ -30,13 +30,15 @@ void drop_small(LabelMap& labels, int64_t min_area) {
   });
 }
 
-// Spreading over mask k + 1 goes on from the pixels that may still have free neighbours: those on the edge.
-std::vector<int64_t> edge_of(const LabelMap& labels, const std::vector<int64_t>& pixels) {
+bool on_edge(const LabelMap& labels, int64_t i) {
   const int64_t s = labels.stride();
-  std::vector<int64_t> edge;
-  for (int64_t i : pixels)
-    if (labels[i - s] == 0 || labels[i - 1] == 0 || labels[i + 1] == 0 || labels[i + s] == 0) edge.push_back(i);
-  return edge;
+  return labels[i - s] == 0 || labels[i - 1] == 0 || labels[i + 1] == 0 || labels[i + s] == 0;
+}
+
+// Spreading over mask k + 1 goes on from the pixels that may still have free neighbours: those on the edge.
+void keep_edge(const LabelMap& labels, std::vector<int64_t>& pixels) {
+  const auto inside = [&](int64_t i) { return !on_edge(labels, i); };
+  pixels.erase(std::remove_if(pixels.begin(), pixels.end(), inside), pixels.end());
 }
 
 Tensor contour_expand_cpu(const Tensor& kernel_masks, const Tensor& kernel_label, int64_t min_kernel_area) {
@@ -55,16 +57,16 @@ Tensor contour_expand_cpu(const Tensor& kernel_masks, const Tensor& kernel_label
 
   LabelMap labels(height, width);
   labels.each([&](int64_t i, int64_t p) { labels[i] = given[p] > 0 ? given[p] : 0; });
-  drop_small(labels, min_kernel_area);
+  if (min_kernel_area > 1) drop_small(labels, min_kernel_area);
   std::vector<int64_t> queue;
   labels.each([&](int64_t i, int64_t) {
-    if (labels[i] != 0) queue.push_back(i);
+    if (labels[i] != 0 && on_edge(labels, i)) queue.push_back(i);
   });
   std::vector<uint8_t> mask(labels.size(), 0);
   for (int64_t k = count - 1; k >= 0; --k) {
     const uint8_t* source = masks + k * height * width;
     for (int64_t y = 0; y < height; ++y) std::copy_n(source + y * width, width, &mask[labels.at(y, 0)]);
-    queue = edge_of(labels, queue);
+    keep_edge(labels, queue);
     labels.spread(queue, [&](int64_t, int64_t to) { return mask[to] != 0; });
   }
   labels.each([&](int64_t i, int64_t p) { result[p] = labels[i]; });

@@ -42,6 +42,21 @@ struct States {
   int32_t* row(int64_t y) { return &cells[(y + 1) * stride + 1]; }
 };
 
+inline int32_t largest_label(const int32_t* labels, int64_t n) {
+  int32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) largest = labels[i] > largest ? labels[i] : largest;
+  return largest;
+}
+
+// The first of n pixels that has a label; n if none has.
+inline int64_t first_label(const int32_t* labels, int64_t n) {
+  constexpr int64_t kBlock = 32;
+  int64_t i = 0;
+  while (i + kBlock <= n && largest_label(labels + i, kBlock) == 0) i += kBlock;
+  while (i < n && labels[i] <= 0) ++i;
+  return i;
+}
+
 inline int64_t run_length(const int32_t* labels, int64_t most) {
   int64_t n = 1;
   while (n < most && labels[n] == labels[0]) ++n;
@@ -95,9 +110,8 @@ inline void read_kernels(const int32_t* label, const uint8_t* mask, const float*
     int32_t* row = states.row(y);
     const int64_t first = y * states.width;
     to_states(label + first, mask + first, states.width, row);
-    for (int64_t x = 0, n; x < states.width; x += n) {
+    for (int64_t x = 0, n; (x += first_label(row + x, states.width - x)) < states.width; x += n) {
       n = run_length(row + x, states.width - x);
-      if (row[x] <= 0) continue;
       regions.count[row[x]] += n;
       double* sum = &regions.mean[row[x] * regions.channels];
       add_embeddings<kChannels>(embedding + (first + x) * regions.channels, n, regions.channels, sum);
@@ -156,7 +170,7 @@ inline void coordinates(int64_t x, int64_t y, int64_t n, int32_t* CV_RESTRICT to
 }
 
 // Of each label the mean score; (x, y, x, y, ...), one label after the other, and where each begins, and the end.
-std::tuple<Tensor, Tensor, Tensor> groups(States& states, const Regions& regions, const Tensor& score) {
+inline std::tuple<Tensor, Tensor, Tensor> groups(States& states, const Regions& regions, const Tensor& score) {
   const float* sp = score.const_data_ptr<float>();
   const int64_t count = static_cast<int64_t>(regions.count.size());
   const Tensor means = empty_beside(score, {count}, ScalarType::Float);
@@ -171,9 +185,8 @@ std::tuple<Tensor, Tensor, Tensor> groups(States& states, const Regions& regions
   for (int64_t r = 0; r < count; ++r) next[r] = out + begin[r];
   for (int64_t y = 0; y < states.height; ++y) {
     const int32_t* row = states.row(y);
-    for (int64_t x = 0, n; x < states.width; x += n) {
+    for (int64_t x = 0, n; (x += first_label(row + x, states.width - x)) < states.width; x += n) {
       n = run_length(row + x, states.width - x);
-      if (row[x] <= 0) continue;
       coordinates(x, y, n, next[row[x]]);
       next[row[x]] += 2 * n;
       add_embeddings<1>(sp + y * states.width + x, n, 1, &sum[row[x]]);
@@ -205,12 +218,13 @@ std::tuple<Tensor, Tensor, Tensor> pixel_group_cpu(const Tensor& score, const Te
   const uint8_t *mp = m.const_data_ptr<uint8_t>(), *cp = contour.const_data_ptr<uint8_t>();
   const float* ep = e.const_data_ptr<float>();
   const int32_t* lp = l.const_data_ptr<int32_t>();
-  for (int64_t p = 0; p < height * width; ++p)
-    STD_TORCH_CHECK(lp[p] < kernel_region_num || lp[p] <= 0, "pixel_group: kernel_label has the label ", lp[p],
-                    ", kernel_region_num is ", kernel_region_num);
+  int32_t largest = 0;
+  vectorized([&] { largest = largest_label(lp, height * width); });
+  STD_TORCH_CHECK(largest < kernel_region_num || largest == 0, "pixel_group: kernel_label has the label ", largest,
+                  ", kernel_region_num is ", kernel_region_num);
 
   const double limit = distance_threshold > 0 ? distance_threshold * distance_threshold : 0;
-  States states(height, width);
+  States states(largest > 0 ? height : 0, width);  // an image without text is a usual case
   Regions regions(kernel_region_num, channels);
   const auto run = [&](auto known) {
     constexpr int64_t kChannels = decltype(known)::value;
@@ -220,7 +234,9 @@ std::tuple<Tensor, Tensor, Tensor> pixel_group_cpu(const Tensor& score, const Te
   using Four = std::integral_constant<int64_t, 4>;
   using Any = std::integral_constant<int64_t, 0>;
   vectorized([&] { channels == 4 ? run(Four{}) : run(Any{}); });
-  return groups(states, regions, s);
+  std::tuple<Tensor, Tensor, Tensor> result;
+  vectorized([&] { result = groups(states, regions, s); });
+  return result;
 }
 
 }  // namespace

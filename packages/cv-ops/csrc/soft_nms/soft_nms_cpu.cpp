@@ -65,6 +65,7 @@ class Decayer {
     bounds_.reset((n + kLanes - 1) / kLanes);
     scores_.assign(boxes_.slots(), kOut);
     best_.assign(boxes_.slots() / kLanes, kOut);
+    first_.assign(best_.size(), -1);
     near_.assign(best_.size(), 0);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t block = i / kLanes;
@@ -88,6 +89,7 @@ class Decayer {
       for (size_t k = 0; k < near_.size(); ++k) {
         if (!near_[k] || best_[k] == kOut) continue;
         const int64_t f = static_cast<int64_t>(k) * kLanes;
+        first_[k] = -1;
         best_[k] = lower_block<kMethod>(b, &boxes_.x1[f], &boxes_.y1[f], &boxes_.x2[f], &boxes_.y2[f],
                                         &boxes_.area[f], &scores_[f], decay_);
       }
@@ -95,18 +97,26 @@ class Decayer {
   }
 
   // The slot of the largest score, of equal ones that of the lowest index; -1 when all are out.
-  int64_t best_box() const {
+  int64_t best_box() {
     A best = kOut;
     for (const A score : best_) best = nms::larger(best, score);
     if (best == kOut) return -1;
-    int64_t found = -1;
+    int32_t found = -1;
     for (size_t k = 0; k < best_.size(); ++k) {
       if (best_[k] != best) continue;
-      const int64_t end = std::min(static_cast<int64_t>(k + 1) * kLanes, static_cast<int64_t>(index_.size()));
-      for (int64_t i = static_cast<int64_t>(k) * kLanes; i < end; ++i)
-        if (scores_[i] == best && (found < 0 || index_[i] < index_[found])) found = i;
+      if (first_[k] < 0) first_[k] = first_best(static_cast<int64_t>(k));
+      if (found < 0 || index_[first_[k]] < index_[found]) found = first_[k];
     }
     return found;
+  }
+
+  // The slot in block k of its largest score, of equal ones that of the lowest index.
+  int32_t first_best(int64_t k) const {
+    const int64_t end = std::min((k + 1) * kLanes, static_cast<int64_t>(index_.size()));
+    int64_t found = -1;
+    for (int64_t i = k * kLanes; i < end; ++i)
+      if (scores_[i] == best_[k] && (found < 0 || index_[i] < index_[found])) found = i;
+    return static_cast<int32_t>(found);
   }
 
   // near_[k]: whether `b` overlaps the bounds of block k.
@@ -126,6 +136,7 @@ class Decayer {
   nms::Boxes<A> given_, boxes_, bounds_;  // boxes: as given, along the curve; bounds of each block
   std::vector<A> scores_, best_;
   std::vector<int32_t> index_;  // which box lies where
+  std::vector<int32_t> first_;  // the slot of the best of each block; -1: to be found, when it is asked for
   std::vector<uint8_t> near_;
 };
 

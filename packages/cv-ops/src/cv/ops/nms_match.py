@@ -56,18 +56,32 @@ def nms_match(dets: Any, iou_threshold: float) -> list[Any]:
         raise TypeError(f"dets must be a tensor or an array, got {type(dets).__name__}")
     if dets.dim() != 2 or dets.shape[1] != 5:
         raise AssertionError(f"dets must have shape (N, 5), got {tuple(dets.shape)}")
-    boxes, scores = dets.detach()[:, :4], dets.detach()[:, 4]
+    dets = dets.detach()
+    boxes, scores = dets[:, :4], dets[:, 4]
     inputs.check(boxes, scores)
     inputs.check_threshold(iou_threshold)
     if len(dets) == 0:
         return []
     _, keep = _nms(boxes, scores, None, iou_threshold, 0, 0.0, -1)
     group = _call(boxes, keep, iou_threshold)
-    scores = torch.where(scores.isnan(), -torch.inf, scores)  # as nms ranks them
-    by_score = scores.sort(descending=True, stable=True).indices
-    members = by_score[group[by_score].sort(stable=True).indices]
-    sizes = group.bincount(minlength=len(keep)).tolist()
+    members, sizes = _by_group(group, scores, len(keep))
     return list(members.split(sizes))  # type: ignore[no-untyped-call]
+
+
+def _by_group(group: Tensor, scores: Tensor, count: int) -> tuple[Tensor, list[int]]:
+    """Boxes by group and within it by score, and how many each group has; the host must know that anyway.
+
+    NumPy, since on few boxes, the usual case, each call of torch takes longer than all of these.
+    """
+    rank = (
+        scores.cpu().numpy()
+        if scores.dtype in (torch.float32, torch.float64)
+        else scores.cpu().float().numpy()
+    )
+    by_score = np.where(np.isnan(rank), np.inf, -rank).argsort(kind="stable")  # NaN last, as in nms
+    groups = group.cpu().numpy()
+    members = by_score[groups[by_score].argsort(kind="stable")]
+    return torch.from_numpy(members).to(group.device), np.bincount(groups, minlength=count).tolist()
 
 
 def _fake(boxes: Tensor, keep: Tensor, iou_threshold: float) -> Tensor:

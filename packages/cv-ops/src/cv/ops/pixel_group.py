@@ -69,15 +69,34 @@ def pixel_group(
         "kernel_contour": as_cpu_tensor(kernel_contour, "kernel_contour"),
     }
     vectors = as_cpu_tensor(embedding, "embedding")
+    labels = maps["kernel_label"]
+    if labels.dtype is not torch.int32:  # which may not hold them
+        _check_shapes_and_labels(maps, vectors, kernel_region_num)
+        labels = labels.to(torch.int32)
+    try:
+        scores, pixels, offsets = _call(
+            maps["score"].float(),
+            as_mask(maps["mask"]),
+            vectors.float(),
+            labels,
+            as_mask(maps["kernel_contour"]),
+            kernel_region_num,
+            distance_threshold,
+        )
+    except RuntimeError:
+        _check_shapes_and_labels(maps, vectors, kernel_region_num)
+        raise
+    return _lists(scores.tolist(), pixels.numpy(), offsets.tolist(), max(vectors.shape[:2]))
+
+
+def _check_shapes_and_labels(maps: dict[str, Tensor], vectors: Tensor, kernel_region_num: int) -> None:
     if vectors.dim() != 3:
         raise ValueError(f"embedding must have shape (H, W, C), got {tuple(vectors.shape)}")
+    size = tuple(vectors.shape[:2])
     for name, value in maps.items():
-        if value.shape != vectors.shape[:2]:
-            raise ValueError(
-                f"{name} must have shape {tuple(vectors.shape[:2])} as embedding has, "
-                f"got {tuple(value.shape)}"
-            )
-    largest = int(maps["kernel_label"].max()) if vectors.shape[0] * vectors.shape[1] > 0 else 0
+        if tuple(value.shape) != size:
+            raise ValueError(f"{name} must have shape {size} as embedding has, got {tuple(value.shape)}")
+    largest = int(maps["kernel_label"].max()) if maps["kernel_label"].numel() > 0 else 0
     if kernel_region_num < 0 or largest >= max(kernel_region_num, 1):
         raise ValueError(
             f"kernel_region_num must be greater than the largest label of kernel_label, {largest}, "
@@ -85,16 +104,6 @@ def pixel_group(
         )
     if kernel_region_num > _MOST_REGIONS:
         raise ValueError(f"kernel_region_num must be at most 2^24, got {kernel_region_num}")
-    scores, pixels, offsets = _call(
-        maps["score"].float(),
-        as_mask(maps["mask"]),
-        vectors.float(),
-        maps["kernel_label"].to(torch.int32),
-        as_mask(maps["kernel_contour"]),
-        kernel_region_num,
-        distance_threshold,
-    )
-    return _lists(scores.tolist(), pixels.numpy(), offsets.tolist(), max(vectors.shape[:2]))
 
 
 def _lists(
