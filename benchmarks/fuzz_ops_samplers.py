@@ -70,6 +70,20 @@ def _convex_giou(chance: random.Random) -> Call:
     return ops.convex_giou, [torch.rand(count, 18) * 20, quadrilaterals(chance, count)]
 
 
+def _active_rotated_filter(chance: random.Random) -> Call:
+    shape = (chance.choice([1, 2, 4]), chance.choice([1, 3]), chance.choice([1, 3]))
+    weight = torch.randn(chance.randrange(0, 4), chance.randrange(0, 4), *shape)
+    rotations = torch.stack([torch.randperm(shape[0] * shape[1] * shape[2]) for _ in range(4)], 1) + 1
+    indices = rotations.reshape(*shape, 4).to(chance.choice([torch.int32, torch.int64, torch.uint8]))
+    return ops.active_rotated_filter, [weight.requires_grad_(chance.random() < 0.5), indices]
+
+
+def _chamfer_distance(chance: random.Random) -> Call:
+    batch = chance.randrange(0, 4)
+    sets = [torch.rand(batch, chance.randrange(1, 70), 2) for _ in range(2)]
+    return ops.chamfer_distance, [t.requires_grad_(chance.random() < 0.5) for t in sets]
+
+
 def _min_area_polygons(chance: random.Random) -> Call:
     return ops.min_area_polygons, [torch.rand(chance.randrange(0, 12), 18) * 20]
 
@@ -364,6 +378,7 @@ def _native(sampler: Sampler) -> Sampler:
 
 
 FUNCTIONS: dict[str, Sampler] = {
+    "active_rotated_filter": _active_rotated_filter,
     "bbox_overlaps": _pair_of_boxes,
     "batched_nms": _batched_nms,
     "bilinear_grid_sample": _grid_sample,
@@ -372,6 +387,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "batched_nms of rotated": _batched_rotated,
     "carafe": _carafe(ops.carafe),
     "carafe_naive": _carafe(ops.carafe_naive),
+    "chamfer_distance": _chamfer_distance,
     "contour_expand": _contour_expand,
     "convex_giou": _convex_giou,
     "convex_iou": _convex_iou,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
-from shapes_draw import Case, Draw, Sampler
+from op_timing import mmcv_ops
+from shapes_draw import Case, Draw, Sampler, layout
 from torch import Tensor
 
 from cv import ops
+
+MM = mmcv_ops()
 
 
 def _quadrilaterals(draw: Draw, count: int, size: float) -> Tensor:
@@ -147,6 +150,42 @@ def _min_area_polygons(draw: Draw) -> Case:
     return Case(f"{count} sets of points", calls)
 
 
+def composed_active_rotated_filter(x: Tensor, indices: Tensor) -> Tensor:
+    outputs, inputs, orientations, height, width = x.shape
+    rotations = indices.shape[3]
+    sources = (indices.reshape(-1, rotations).long() - 1).argsort(0).t().reshape(-1)
+    out = x.reshape(outputs, inputs, -1)[:, :, sources].reshape(outputs, inputs, rotations, -1)
+    return out.transpose(1, 2).reshape(outputs * rotations, inputs * orientations, height, width)
+
+
+def _active_rotated_filter(draw: Draw) -> Case:
+    orientations, size = draw.choice([1, 8]), draw.choice([1, 3])
+    x = torch.randn(draw.log(1, 64), draw.log(1, 64), orientations, size, size)
+    entries = orientations * size * size
+    indices = torch.stack([torch.randperm(entries) for _ in range(8)], 1).reshape(orientations, size, size, 8)
+    indices = indices.int() + 1
+    calls = {"cv": lambda: ops.active_rotated_filter(x, indices)}
+    calls["composed"] = lambda: composed_active_rotated_filter(x, indices)
+    if MM is not None:
+        calls["mmcv"] = lambda: MM.active_rotated_filter(x, indices)
+    return Case(layout(x.detach().flatten(3)), calls, (x.requires_grad_(),))
+
+
+def composed_chamfer_distance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    squared = (a[:, :, None] - b[:, None]).square().sum(3)
+    (d1, i1), (d2, i2) = squared.min(2), squared.min(1)
+    return d1, d2, i1, i2
+
+
+def _chamfer_distance(draw: Draw) -> Case:
+    batch, n, m = draw.log(1, 500), draw.log(1, 400), draw.log(1, 400)
+    a, b = torch.rand(batch, n, 2).requires_grad_(), torch.rand(batch, m, 2).requires_grad_()
+    calls = {"cv": lambda: ops.chamfer_distance(a, b)[0]}
+    if batch * n * m <= 10**7:
+        calls["composed"] = lambda: composed_chamfer_distance(a, b)[0]
+    return Case(f"{batch} x ({n}, {m})", calls, (a, b))
+
+
 def _points_in_polygons(draw: Draw) -> Case:
     points, count = _grid(draw.log(1, 20000), 1024.0), draw.log(1, 200)
     polygons = _quadrilaterals(draw, count, 1024.0)
@@ -157,6 +196,8 @@ def _points_in_polygons(draw: Draw) -> Case:
 
 
 SAMPLERS: dict[str, Sampler] = {
+    "active_rotated_filter": _active_rotated_filter,
+    "chamfer_distance": _chamfer_distance,
     "convex_giou": _convex_giou,
     "convex_iou": _convex_iou,
     "min_area_polygons": _min_area_polygons,

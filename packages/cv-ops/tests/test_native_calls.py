@@ -195,7 +195,9 @@ def test_regions_of_pixel_group(regions):
 @pytest.mark.parametrize(
     ("op", "shape", "rest"),
     [
+        ("active_rotated_filter", (1, 1, 8, 3, 3), ()),
         ("box_iou_rotated", (1, 5), (0, False)),
+        ("chamfer_distance", (1, 3, 2), ()),
         ("convex_giou", (1, 18), ()),
         ("convex_iou", (1, 18), ()),
         ("nms_match", (1, 4), (0.5,)),
