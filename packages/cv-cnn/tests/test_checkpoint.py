@@ -24,7 +24,8 @@ from cv.cnn.checkpoint import (
     load_state_dict,
     read_checkpoint,
 )
-from cv.cnn.checkpoint.download import download
+from cv.cnn.checkpoint.download import download, hash_in_name
+from cv.cnn.checkpoint.model_zoo import MMCLS_FILES, OPENMMLAB_FILES
 from cv.cnn.module_wrapper import MODULE_WRAPPERS, is_module_wrapper
 from cv.fileio import BaseStorageBackend, FileClient
 from cv.utils import Registry
@@ -412,6 +413,30 @@ class TestLoaders:
         target = Net()
         load_checkpoint(target, "open-mmlab://own", strict=True)
         assert same(source, target)
+
+    def test_mmcls_gives_the_backbone(self, saved, tmp_path, monkeypatch):
+        source, _ = saved
+        monkeypatch.delenv("CV_OPENMMLAB_MIRROR", raising=False)
+        with pytest.raises(FileNotFoundError, match=r"mmclassification/v0/vgg/vgg16_bn_.* is gone"):
+            _load_checkpoint("mmcls://vgg16_bn")
+        with pytest.raises(ValueError, match="'vgg17' is not a known model; known are mobilenet_v2, "):
+            _load_checkpoint("mmcls://vgg17")
+        path = tmp_path / MMCLS_FILES["vgg16_bn"]
+        path.parent.mkdir(parents=True)
+        entries = {f"backbone.{key}": value for key, value in source.state_dict().items()}
+        torch.save({"state_dict": {**entries, "head.fc.weight": torch.ones(1)}, "meta": {}}, path)
+        monkeypatch.setenv("CV_OPENMMLAB_MIRROR", str(tmp_path))
+        target = Net()
+        load_checkpoint(target, "mmcls://vgg16_bn", strict=True)
+        assert same(source, target)
+
+    def test_published_names(self):
+        # Those that configs of mmdet, mmseg, mmpose, mmaction and mmedit ask for most.
+        assert {"resnest101", "regnetx_3.2gf", "msra/hrnetv2_w40", "mmdet/mobilenet_v2"} < {*OPENMMLAB_FILES}
+        assert {"mobilenet_v2", "resnet50_v1d", "se-resnet50", "shufflenet_v2"} < {*MMCLS_FILES}
+        for file in (*OPENMMLAB_FILES.values(), *MMCLS_FILES.values()):
+            assert hash_in_name(file)
+            assert len(hash_in_name(file)) == 8
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ from cv.cnn.checkpoint.dtensor import is_sharded_tensor
 from cv.cnn.checkpoint.loader import (
     load_from_http,
     load_from_local,
+    load_from_mmcls,
     load_from_openmmlab,
     load_from_torchvision,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "load_checkpoint",
     "load_from_http",
     "load_from_local",
+    "load_from_mmcls",
     "load_from_openmmlab",
     "load_from_torchvision",
     "load_state_dict",

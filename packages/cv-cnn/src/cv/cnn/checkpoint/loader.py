@@ -13,12 +13,14 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from cv.cnn.checkpoint.download import download, hash_in_name
 from cv.cnn.checkpoint.model_zoo import (
+    MMCLS_FILES,
     OPENMMLAB_FILES,
     OPENMMLAB_RENAMED,
     TORCHVISION_BASE,
     TORCHVISION_FILES,
 )
 from cv.cnn.checkpoint.reading import read_checkpoint
+from cv.cnn.checkpoint.state_dict import select_prefix, state_dict_of
 from cv.utils import CvDeprecationWarning, print_log
 
 __all__ = ["MIRROR_VARIABLE", "CheckpointLoader"]
@@ -33,8 +35,8 @@ class CheckpointLoader:
     """Loads a checkpoint by the prefix of its name: the loader registered for the longest prefix is used.
 
     Built in: local files (no prefix), ``http://``, ``https://``, ``torchvision://`` and ``modelzoo://``,
-    ``open-mmlab://`` and ``openmmlab://``, and, through cv-fileio, ``s3://`` and every other scheme that
-    :class:`cv.fileio.FileClient` has a backend for.
+    ``open-mmlab://``, ``openmmlab://`` and ``mmcls://``, and, through cv-fileio, ``s3://`` and every other
+    scheme that :class:`cv.fileio.FileClient` has a backend for.
     """
 
     _schemes: ClassVar[dict[str, Loader]] = {}
@@ -200,19 +202,23 @@ def load_from_openmmlab(filename: str, map_location: Any = None, *, trust: bool 
             f"{filename}: {name!r} is not a known model; known are {', '.join(sorted(table))}. "
             "$MMCV_HOME/open_mmlab.json can add names."
         )
-    place = table[name]
-    if "://" not in place and not Path(place).is_absolute():
-        mirror = os.environ.get(MIRROR_VARIABLE, "")
-        if not mirror:
-            raise FileNotFoundError(
-                f"{filename}: download.openmmlab.com, which had {place}, is gone. Set the environment "
-                f"variable {MIRROR_VARIABLE} to a URL or folder with the same layout, or load the file by "
-                "its path."
-            )
-        place = f"{mirror.rstrip('/')}/{place}"
-    if place.startswith(("http://", "https://")):
-        return read_checkpoint(download(place, sha256=hash_in_name(place)), map_location, trust=trust)
-    return CheckpointLoader.load_checkpoint(place, map_location, logger="silent", trust=trust)
+    return _load_from_mirror(filename, table[name], map_location, trust=trust)
+
+
+@CheckpointLoader.register_scheme(prefixes="mmcls://")
+def load_from_mmcls(filename: str, map_location: Any = None, *, trust: bool = False) -> Any:
+    """Load the backbone of a classifier that mmclassification published; see :func:`load_from_openmmlab`.
+
+    The checkpoint's ``state_dict`` has the entries below ``backbone.``, without that prefix.
+    """
+    name = filename.partition("://")[2]
+    if name not in MMCLS_FILES:
+        raise ValueError(
+            f"{filename}: {name!r} is not a known model; known are {', '.join(MMCLS_FILES)}. "
+            "Use the path or URL of the file."
+        )
+    checkpoint = _load_from_mirror(filename, MMCLS_FILES[name], map_location, trust=trust)
+    return {"state_dict": select_prefix(state_dict_of(checkpoint, filename), "backbone.")}
 
 
 @CheckpointLoader.register_scheme(prefixes="s3://")
@@ -230,6 +236,22 @@ def load_from_storage(filename: str, map_location: Any = None, *, trust: bool = 
         ) from error
     content = client.get(filename)
     return read_checkpoint(bytes(content), map_location, name=filename, trust=trust)
+
+
+def _load_from_mirror(filename: str, place: str, map_location: Any, *, trust: bool) -> Any:
+    """Load from a URL, a file, or a path below the mirror."""
+    if "://" not in place and not Path(place).is_absolute():
+        mirror = os.environ.get(MIRROR_VARIABLE, "")
+        if not mirror:
+            raise FileNotFoundError(
+                f"{filename}: download.openmmlab.com, which had {place}, is gone. Set the environment "
+                f"variable {MIRROR_VARIABLE} to a URL or folder with the same layout, or load the file by "
+                "its path."
+            )
+        place = f"{mirror.rstrip('/')}/{place}"
+    if place.startswith(("http://", "https://")):
+        return read_checkpoint(download(place, sha256=hash_in_name(place)), map_location, trust=trust)
+    return CheckpointLoader.load_checkpoint(place, map_location, logger="silent", trust=trust)
 
 
 def _own_openmmlab_table() -> dict[str, str]:

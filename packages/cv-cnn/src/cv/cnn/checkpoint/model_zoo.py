@@ -5,7 +5,7 @@ The eight hexadecimal digits in a file name are the first of its sha256, which d
 
 from __future__ import annotations
 
-__all__ = ["OPENMMLAB_FILES", "OPENMMLAB_RENAMED", "TORCHVISION_BASE", "TORCHVISION_FILES"]
+__all__ = ["MMCLS_FILES", "OPENMMLAB_FILES", "OPENMMLAB_RENAMED", "TORCHVISION_BASE", "TORCHVISION_FILES"]
 
 TORCHVISION_BASE = "https://download.pytorch.org/models/"
 
@@ -51,6 +51,7 @@ OPENMMLAB_FILES = {
         "detectron2/resnet50_caffe": "resnet50_msra-5891d200.pth",
         "detectron/resnet101_caffe": "resnet101_caffe-3ad79236.pth",
         "detectron2/resnet101_caffe": "resnet101_msra-6cc46731.pth",
+        "detectron2/resnext101_32x8d": "resnext101_32x8d-1516f1aa.pth",
         "resnext50_32x4d": "resnext50-32x4d-0ab1a123.pth",
         "resnext101_32x4d": "resnext101_32x4d-a5af3160.pth",
         "resnext101_64x4d": "resnext101_64x4d-ee2c6f71.pth",
@@ -66,11 +67,48 @@ OPENMMLAB_FILES = {
         "msra/hrnetv2_w18_small": "hrnetv2_w18_small-b5a04e21.pth",
         "msra/hrnetv2_w18": "hrnetv2_w18-00eb2006.pth",
         "msra/hrnetv2_w32": "hrnetv2_w32-dc9eeb4f.pth",
+        "msra/hrnetv2_w40": "hrnetv2_w40-ed0b031c.pth",
         "msra/hrnetv2_w48": "hrnetv2_w48-d2186c55.pth",
+        "regnetx_800mf": "regnetx_800mf-1f4be4c7.pth",
+        "regnetx_1.6gf": "regnetx_1.6gf-5791c176.pth",
+        "regnetx_3.2gf": "regnetx_3.2gf-c2599b0f.pth",
+        "regnetx_4.0gf": "regnetx_4.0gf-a88f671e.pth",
+        "res2net101_v1d_26w_4s": "res2net101_v1d_26w_4s_mmdetv2-f0a600f9.pth",
+        "resnest50": "resnest50_d2-7497a55b.pth",
+        "resnest101": "resnest101_d2-f3b931b2.pth",
+        "darknet53": "darknet53-a628ea1b.pth",
         "resnet18_v1c": "resnet18_v1c-b5776b93.pth",
         "resnet50_v1c": "resnet50_v1c-2cccc1ad.pth",
         "resnet101_v1c": "resnet101_v1c-e67eebb6.pth",
         "contrib/mobilenet_v3_large": "mobilenet_v3_large-bc2c3fd3.pth",
+        "contrib/mobilenet_v3_small": "mobilenet_v3_small-47085aa1.pth",
+    }.items()
+} | {"mmdet/mobilenet_v2": "mmdetection/v2.0/third_party/mobilenet_v2_batch256_imagenet-ff34753d.pth"}
+
+# Name behind mmcls:// -> path below the same host: the classifiers that mmclassification published.
+MMCLS_FILES = {
+    name: f"mmclassification/v0/{file}"
+    for name, file in {
+        "mobilenet_v2": "mobilenet_v2/mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth",
+        "resnet50_v1d": "resnet/resnetv1d50_b32x8_imagenet_20210531-db14775a.pth",
+        "resnet101_v1d": "resnet/resnetv1d101_b32x8_imagenet_20210531-6e13bcd3.pth",
+        "resnet152_v1d": "resnet/resnetv1d152_b32x8_imagenet_20210531-278cf22a.pth",
+        "resnext50_32x4d": "resnext/resnext50_32x4d_b32x8_imagenet_20210429-56066e27.pth",
+        "resnext101_32x4d": "resnext/resnext101_32x4d_b32x8_imagenet_20210506-e0fa3dd5.pth",
+        "resnext101_32x8d": "resnext/resnext101_32x8d_b32x8_imagenet_20210506-23a247d5.pth",
+        "resnext152_32x4d": "resnext/resnext152_32x4d_b32x8_imagenet_20210524-927787be.pth",
+        "se-resnet50": "se-resnet/se-resnet50_batch256_imagenet_20200804-ae206104.pth",
+        "se-resnet101": "se-resnet/se-resnet101_batch256_imagenet_20200804-ba5b51d4.pth",
+        "shufflenet_v1": "shufflenet_v1/shufflenet_v1_batch1024_imagenet_20200804-5d6cec73.pth",
+        "shufflenet_v2": "shufflenet_v2/shufflenet_v2_batch1024_imagenet_20200812-5bf4721e.pth",
+        "vgg11": "vgg/vgg11_batch256_imagenet_20210208-4271cd6c.pth",
+        "vgg11_bn": "vgg/vgg11_bn_batch256_imagenet_20210207-f244902c.pth",
+        "vgg13": "vgg/vgg13_batch256_imagenet_20210208-4d1d6080.pth",
+        "vgg13_bn": "vgg/vgg13_bn_batch256_imagenet_20210207-1a8b7864.pth",
+        "vgg16": "vgg/vgg16_batch256_imagenet_20210208-db26f1a5.pth",
+        "vgg16_bn": "vgg/vgg16_bn_batch256_imagenet_20210208-7e55cd29.pth",
+        "vgg19": "vgg/vgg19_batch256_imagenet_20210208-e6920e4a.pth",
+        "vgg19_bn": "vgg/vgg19_bn_batch256_imagenet_20210208-da620c4f.pth",
     }.items()
 }
 
