@@ -1,6 +1,6 @@
 // Multi-scale deformable attention on the CPU. Half types are computed in float32.
 //
-// Forward: queries in parallel. For one head of one query the places and weights of all samples are found in one
+// Forward: heads of queries in parallel. The places and weights of the samples of some heads are found in one
 // vectorised loop, and then pixels, which are runs of channels, are added up.
 // Backward: gradients of places and weights by query; the gradient of the value by head (and part of its
 // channels), each of which one task adds up, query after query: no atomics, and the same sums whatever the
@@ -12,6 +12,7 @@
 
 #include "../common/dispatch.h"
 #include "../common/isa.h"
+#include "../common/parallel.h"
 #include "../common/vec.h"
 #include "multi_scale_deform_attn_args.h"
 
@@ -20,9 +21,13 @@ namespace {
 
 using torch::stable::parallel_for;
 
-// The level of each sample of a head, spread out for the vectorised loop.
+constexpr int64_t kChunkSamples = 1 << 18;  // whose pixels are kept at once: 20 bytes each
+
+// The level of each sample of a head, spread out for the vectorised loop, which takes `rows` heads at once: those of
+// a few samples would not fill vectors.
 template <typename T>
 struct SampleLevels {
+  int64_t rows;
   std::vector<T> height, width;
   std::vector<int32_t> start, columns;  // first key of the map; its width as an integer
 };
@@ -32,9 +37,11 @@ SampleLevels<T> read_levels(const Tensor& shapes, const Tensor& starts, const Pa
   const Tensor shape_owner = as_contiguous(shapes), start_owner = as_contiguous(starts);
   const int64_t *shape = shape_owner.const_data_ptr<int64_t>(), *start = start_owner.const_data_ptr<int64_t>();
   SampleLevels<T> s;
-  for (int64_t l = 0; l < p.levels; ++l) {
-    const Level level{start[l], shape[2 * l], shape[2 * l + 1]};
-    STD_TORCH_CHECK(level.fits(p.keys), "multi_scale_deform_attn: level ", l, " is ", level.height, " x ", level.width,
+  s.rows = std::clamp<int64_t>(64 / std::max<int64_t>(1, p.samples()), 1, 64);
+  for (int64_t l = 0; l < p.levels * s.rows; ++l) {
+    const int64_t level_of = l % p.levels;
+    const Level level{start[level_of], shape[2 * level_of], shape[2 * level_of + 1]};
+    STD_TORCH_CHECK(level.fits(p.keys), "multi_scale_deform_attn: level ", level_of, " is ", level.height, " x ", level.width,
                     " from key ", level.start, " on, but value has ", p.keys, " keys");
     s.height.insert(s.height.end(), p.points, static_cast<T>(level.height));
     s.width.insert(s.width.end(), p.points, static_cast<T>(level.width));
@@ -72,45 +79,83 @@ CV_HD void find_pixels(int64_t n, const T* CV_RESTRICT locations, const T* CV_RE
   }
 }
 
-// Scratch memory of one task.
+// Pixels of the samples of some rows.
 template <typename T>
 struct Pixels {
-  int64_t n;
+  int64_t n, size;  // samples of a row, of all
   std::vector<int32_t> key;
-  std::vector<T> weight, gathered;
-  std::vector<const T*> rows;
+  std::vector<T> weight;
 
-  explicit Pixels(int64_t samples)
-      : n(samples), key(samples), weight(4 * samples), gathered(4 * samples), rows(4 * samples) {}
+  Pixels(int64_t samples, int64_t rows) : n(samples), size(samples * rows), key(size), weight(4 * size) {}
 
-  CV_HD void find(const Problem<T>& problem, int64_t row) {
+  // Rows [row, row + count) of the problem, to row `at` on.
+  CV_HD void find(const Problem<T>& problem, int64_t row, int64_t count, int64_t at) {
     const SampleLevels<T>& l = *problem.levels;
-    T* w = weight.data();
-    find_pixels(n, problem.locations_of(row), problem.weights_of(row), l.height.data(), l.width.data(), l.start.data(),
-                l.columns.data(), key.data(), w, w + n, w + 2 * n, w + 3 * n);
+    for (int64_t r = 0; r < count; r += l.rows) {
+      T* w = weight.data() + (at + r) * n;
+      find_pixels(std::min(l.rows, count - r) * n, problem.locations_of(row + r), problem.weights_of(row + r),
+                  l.height.data(), l.width.data(), l.start.data(), l.columns.data(), key.data() + (at + r) * n, w,
+                  w + size, w + 2 * size, w + 3 * size);
+    }
   }
 };
 
+// Scratch memory of one task.
 template <typename T>
-CV_HD void attend(const Problem<T>& problem, int64_t row, Pixels<T>& pixels, T* out) {
+struct Gathered {
+  std::vector<const T*> rows;
+  std::vector<T> weights;
+
+  explicit Gathered(int64_t samples) : rows(4 * samples), weights(4 * samples) {}
+};
+
+// `at`: of the row's samples in `pixels`
+template <typename T>
+CV_HD void attend(const Problem<T>& problem, int64_t row, const Pixels<T>& pixels, int64_t at, Gathered<T>& gathered,
+                  T* out) {
   const Params& p = problem.p;
   const int64_t n = pixels.n, stride = p.key_stride();
-  pixels.find(problem, row);
   const T* map = problem.value + row / (p.queries * p.heads) * p.keys * stride + row % p.heads * p.channels;
-  const int32_t *key = pixels.key.data(), *columns = problem.levels->columns.data();
-  const T** rows = pixels.rows.data();
-  T* gathered = pixels.gathered.data();
+  const int32_t *key = pixels.key.data() + at, *columns = problem.levels->columns.data();
+  const T** rows = gathered.rows.data();
+  T* weights = gathered.weights.data();
   int64_t count = 0;
   for (int64_t s = 0; s < n; ++s) {
-    const int64_t at[4] = {key[s], key[s] + int64_t{1}, key[s] + int64_t{columns[s]}, key[s] + int64_t{columns[s]} + 1};
+    const int64_t keys[4] = {key[s], key[s] + int64_t{1}, key[s] + int64_t{columns[s]},
+                             key[s] + int64_t{columns[s]} + 1};
     for (int k = 0; k < 4; ++k) {
-      const T w = pixels.weight[k * n + s];
-      rows[count] = map + at[k] * stride;
-      gathered[count] = w;
+      const T w = pixels.weight[k * pixels.size + at + s];
+      rows[count] = map + keys[k] * stride;
+      weights[count] = w;
       count += w != T(0);
     }
   }
-  weighted_sum(out, rows, gathered, count, p.channels);
+  weighted_sum(out, rows, weights, count, p.channels);
+}
+
+// The same for fewer channels than a vector has: a sample's four pixels at once, and no list of pixels.
+template <typename T>
+CV_HD void attend_few(const Problem<T>& problem, int64_t row, const Pixels<T>& pixels, int64_t at, T* CV_RESTRICT out) {
+  static constexpr T zeros[Vec<T>::size] = {};
+  const Params& p = problem.p;
+  const int64_t stride = p.key_stride();
+  const T* map = problem.value + row / (p.queries * p.heads) * p.keys * stride + row % p.heads * p.channels;
+  const int32_t *key = pixels.key.data() + at, *columns = problem.levels->columns.data();
+  const T* w = pixels.weight.data() + at;
+  T sums[4][Vec<T>::size] = {};
+  for (int64_t s = 0; s < pixels.n; ++s) {
+    const T w0 = w[s], w1 = w[pixels.size + s], w2 = w[2 * pixels.size + s], w3 = w[3 * pixels.size + s];
+    const int64_t upper = key[s] * stride, lower = upper + columns[s] * stride;
+    const T *r0 = w0 != T(0) ? map + upper : zeros, *r1 = w1 != T(0) ? map + upper + stride : zeros;
+    const T *r2 = w2 != T(0) ? map + lower : zeros, *r3 = w3 != T(0) ? map + lower + stride : zeros;
+    for (int64_t c = 0; c < p.channels; ++c) {
+      sums[0][c] += w0 * r0[c];
+      sums[1][c] += w1 * r1[c];
+      sums[2][c] += w2 * r2[c];
+      sums[3][c] += w3 * r3[c];
+    }
+  }
+  for (int64_t c = 0; c < p.channels; ++c) out[c] = (sums[0][c] + sums[1][c]) + (sums[2][c] + sums[3][c]);
 }
 
 // One axis of the samples of a head: what Tap has, as arrays.
@@ -130,7 +175,7 @@ struct Taps {
   std::vector<T> d;  // four dot products of a sample
   std::vector<const T*> rows;
 
-  explicit Taps(int64_t n) : y(n), x(n), d(4 * n), rows(4 * n) {}
+  Taps(int64_t samples, int64_t heads) : y(samples * heads), x(samples * heads), d(4 * samples), rows(4 * samples) {}
 };
 
 // locations: every second number
@@ -154,19 +199,17 @@ CV_HD void find_taps(int64_t n, const T* locations, const std::vector<T>& size, 
             t.high_weight.data());
 }
 
-// Gradients of the places and weights of one head of one query.
+// Gradients of the places and weights of one head of one query, whose taps are from `at` on.
 template <typename T>
-CV_HD void grad_samples(const Problem<T>& problem, int64_t row, Taps<T>& taps, const T* grad, T* grad_locations,
-                        T* grad_weights) {
+CV_HD void grad_samples(const Problem<T>& problem, int64_t row, Taps<T>& taps, int64_t at, const T* grad,
+                        T* grad_locations, T* grad_weights) {
   const Params& p = problem.p;
   const SampleLevels<T>& l = *problem.levels;
   const int64_t n = p.samples(), stride = p.key_stride();
-  find_taps(n, problem.locations_of(row), l.width, taps.x);
-  find_taps(n, problem.locations_of(row) + 1, l.height, taps.y);
   const T* map = problem.value + row / (p.queries * p.heads) * p.keys * stride + row % p.heads * p.channels;
   const T** rows = taps.rows.data();
   for (int64_t s = 0; s < n; ++s) {
-    const Tap<T> y = taps.y[s], x = taps.x[s];
+    const Tap<T> y = taps.y[at + s], x = taps.x[at + s];
     const int64_t key = int64_t{l.start[s]} + int64_t{y.low} * l.columns[s] + x.low;
     const T *upper = map + key * stride, *lower = upper + l.columns[s] * stride;
     rows[4 * s] = y.in_low * x.in_low != T(0) ? upper : problem.zeros;
@@ -179,43 +222,62 @@ CV_HD void grad_samples(const Problem<T>& problem, int64_t row, Taps<T>& taps, c
   for (int64_t s = 0; s < n; ++s) dot_rows(d + 4 * s, grad, rows + 4 * s, p.channels);
   const T* weight = problem.weights_of(row);
   for (int64_t s = 0; s < n; ++s) {
-    const SampleGrad<T> g = sample_grad(taps.y[s], taps.x[s], weight[s], l.height[s], l.width[s], d + 4 * s);
+    const SampleGrad<T> g = sample_grad(taps.y[at + s], taps.x[at + s], weight[s], l.height[s], l.width[s], d + 4 * s);
     grad_weights[s] = g.weight;
     grad_locations[2 * s] = g.x;
     grad_locations[2 * s + 1] = g.y;
   }
 }
 
-// Adds what all queries of one image and head give to the channels [begin, end) of grad_value.
+// Adds what the queries [first, first + count) of one image and head give to the channels [begin, end) of grad_value.
+// Their pixels: (batch, count, heads) rows.
 template <typename T>
-CV_HD void spread(const Problem<T>& problem, int64_t image, int64_t head, int64_t begin, int64_t end, Pixels<T>& pixels,
-                  const T* grad, T* grad_value) {
+CV_HD void spread(const Problem<T>& problem, int64_t image, int64_t first, int64_t count, int64_t head, int64_t begin,
+                  int64_t end, const Pixels<T>& pixels, const T* grad, T* grad_value) {
   const Params& p = problem.p;
   const int64_t n = pixels.n, stride = p.key_stride();
-  const int32_t *key = pixels.key.data(), *columns = problem.levels->columns.data();
+  const int32_t* columns = problem.levels->columns.data();
   T* map = grad_value + image * p.keys * stride + head * p.channels + begin;
-  for (int64_t q = 0; q < p.queries; ++q) {
-    const int64_t row = (image * p.queries + q) * p.heads + head;
-    pixels.find(problem, row);
-    const T* g = grad + row * p.channels + begin;
+  for (int64_t q = 0; q < count; ++q) {
+    const T* g = grad + ((image * p.queries + first + q) * p.heads + head) * p.channels + begin;
+    const int64_t at = ((image * count + q) * p.heads + head) * n;
+    const int32_t* key = pixels.key.data() + at;
     for (int64_t s = 0; s < n; ++s) {
-      const int64_t at[4] = {key[s], key[s] + int64_t{1}, key[s] + int64_t{columns[s]},
-                             key[s] + int64_t{columns[s]} + 1};
+      const int64_t keys[4] = {key[s], key[s] + int64_t{1}, key[s] + int64_t{columns[s]},
+                               key[s] + int64_t{columns[s]} + 1};
       for (int k = 0; k < 4; ++k) {
-        const T w = pixels.weight[k * n + s];
-        if (w != T(0)) add_scaled(map + at[k] * stride, g, w, end - begin);
+        const T w = pixels.weight[k * pixels.size + at + s];
+        if (w != T(0)) add_scaled(map + keys[k] * stride, g, w, end - begin);
       }
     }
   }
 }
 
+// Operations of a sample of so many channels, about.
+template <typename T>
+int64_t operations(int64_t channels) {
+  return 16 + 4 * std::min(channels, channels / Vec<T>::size + 8);
+}
+
 template <typename T>
 void forward(const Problem<T>& problem, T* out) {
   const Params& p = problem.p;
-  parallel_for(0, p.rows(), 32, [&](int64_t begin, int64_t end) {
-    Pixels<T> pixels(p.samples());
+  const int64_t at_once = problem.levels->rows;
+  parallel_for(0, p.rows(), grain_for(p.samples() * operations<T>(p.channels)), [&](int64_t begin, int64_t end) {
+    Pixels<T> pixels(p.samples(), at_once);
+    Gathered<T> gathered(p.samples());
     vectorized([&] {
-      for (int64_t row = begin; row < end; ++row) attend(problem, row, pixels, out + row * p.channels);
+      for (int64_t first = begin; first < end; first += at_once) {
+        const int64_t count = std::min(at_once, end - first);
+        pixels.find(problem, first, count, 0);
+        for (int64_t r = 0; r < count; ++r) {
+          T* to = out + (first + r) * p.channels;
+          if (p.channels < Vec<T>::size)
+            attend_few(problem, first + r, pixels, r * p.samples(), to);
+          else
+            attend(problem, first + r, pixels, r * p.samples(), gathered, to);
+        }
+      }
     });
   });
 }
@@ -223,12 +285,18 @@ void forward(const Problem<T>& problem, T* out) {
 template <typename T>
 void backward_samples(const Problem<T>& problem, const T* grad, T* grad_locations, T* grad_weights) {
   const Params& p = problem.p;
-  parallel_for(0, p.rows(), 32, [&](int64_t begin, int64_t end) {
-    Taps<T> taps(p.samples());
+  const int64_t n = p.samples(), at_once = problem.levels->rows;
+  parallel_for(0, p.rows(), grain_for(n * operations<T>(p.channels)), [&](int64_t begin, int64_t end) {
+    Taps<T> taps(n, at_once);
     vectorized([&] {
-      for (int64_t row = begin; row < end; ++row)
-        grad_samples(problem, row, taps, grad + row * p.channels, grad_locations + row * p.samples() * 2,
-                     grad_weights + row * p.samples());
+      for (int64_t first = begin; first < end; first += at_once) {
+        const int64_t count = std::min(at_once, end - first);
+        find_taps(count * n, problem.locations_of(first), problem.levels->width, taps.x);
+        find_taps(count * n, problem.locations_of(first) + 1, problem.levels->height, taps.y);
+        for (int64_t row = first; row < first + count; ++row)
+          grad_samples(problem, row, taps, (row - first) * n, grad + row * p.channels, grad_locations + row * n * 2,
+                       grad_weights + row * n);
+      }
     });
   });
 }
@@ -240,15 +308,31 @@ void backward_value(const Problem<T>& problem, const T* grad, T* grad_value) {
   const int64_t tasks_wanted = 4 * torch::stable::get_num_threads();
   const int64_t block = p.batch * p.heads >= tasks_wanted ? p.channels : std::min(p.channels, 2 * Vec<T>::size);
   const int64_t blocks = (p.channels + block - 1) / block;
-  parallel_for(0, p.batch * p.heads * blocks, 1, [&](int64_t begin, int64_t end) {
-    Pixels<T> pixels(p.samples());
-    vectorized([&] {
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t head = task / blocks, c = task % blocks * block;
-        spread(problem, head / p.heads, head % p.heads, c, std::min(c + block, p.channels), pixels, grad, grad_value);
-      }
+  const int64_t per_query = p.batch * p.heads * p.samples();
+  const int64_t chunk = std::clamp<int64_t>(kChunkSamples / per_query, 1, p.queries);
+  Pixels<T> pixels(p.samples(), p.batch * chunk * p.heads);
+  for (int64_t first = 0; first < p.queries; first += chunk) {
+    const int64_t count = std::min(chunk, p.queries - first);
+    parallel_for(0, p.batch * count, grain_for(16 * p.heads * p.samples()), [&](int64_t begin, int64_t end) {
+      vectorized([&] {
+        for (int64_t i = begin; i < end;) {  // what is of one image at once
+          const int64_t image = i / count, stop = std::min(end, (image + 1) * count);
+          pixels.find(problem, (image * p.queries + first + i % count) * p.heads, (stop - i) * p.heads, i * p.heads);
+          i = stop;
+        }
+      });
     });
-  });
+    const int64_t work = count * p.samples() * operations<T>(block);
+    parallel_for(0, p.batch * p.heads * blocks, grain_for(work), [&](int64_t begin, int64_t end) {
+      vectorized([&] {
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t head = task / blocks, c = task % blocks * block;
+          spread(problem, head / p.heads, first, count, head % p.heads, c, std::min(c + block, p.channels), pixels, grad,
+                 grad_value);
+        }
+      });
+    });
+  }
 }
 
 bool is_empty(const Params& p) { return p.rows() == 0 || p.channels == 0 || p.samples() == 0; }
