@@ -286,3 +286,17 @@ def test_one_output_does_not_ask_how_far_the_next_would_be():
     for near, far in zip(*gradients, strict=True):
         assert torch.equal(near, far)
     assert torch.autograd.gradcheck(lambda x, k: upfirdn2d(x, k, 2, 100, (2, 3, 3, 2)), (x, kernel))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (3, 2), ((1, 2), (3, 1))])
+@pytest.mark.parametrize("separable", [True, False])
+def test_narrow_maps_take_planes_side_by_side(up, down, separable, dtype):
+    """Many narrow planes at once, which have a way of their own, against one plane after the other."""
+    for planes, height, width in ((8, 5, 1), (37, 11, 4), (16, 1, 24)):
+        x = torch.randn(1, planes, height, width).to(dtype)
+        kernel = torch.rand(4, 3) if not separable else torch.outer(torch.rand(4), torch.rand(3))
+        for pad in ((2, 3, 2, 2), (4, -1, 3, 1)):
+            together = upfirdn2d(x, kernel.to(dtype), up, down, pad)
+            alone = torch.cat([upfirdn2d(p, kernel.to(dtype), up, down, pad) for p in x.split(1, 1)], 1)
+            torch.testing.assert_close(together, alone)

@@ -6,6 +6,8 @@
 // terms; so a row is split into `step` phases before, and its `period` residues are interleaved after.
 //
 // A kernel of rank 1 (the usual one: the outer product of a binomial) needs KH + KW instead of KH KW terms.
+//
+// Rows of a few columns are too short for vectors: then 16 planes lie side by side, and loops run over planes.
 
 #include <algorithm>
 #include <cmath>
@@ -39,6 +41,18 @@ bool factor(const std::vector<A>& f, int64_t kh, int64_t kw, std::vector<A>& col
       if (!(std::abs(f[i * kw + j] - column[i] * row[j]) <= tolerance * std::abs(f[i * kw + j]))) return false;
   return true;
 }
+
+// The kernel in the order in which taps meet samples, and its factors if it has rank 1.
+template <typename A>
+struct Weights {
+  std::vector<A> f, column, row;
+  bool separable;
+
+  Weights(const Params& p, const A* kernel) : f(kernel, kernel + p.y.taps * p.x.taps) {
+    if (p.flip) std::reverse(f.begin(), f.end());
+    separable = factor(f, p.y.taps, p.x.taps, column, row);
+  }
+};
 
 struct Tap {
   int64_t k, offset;
@@ -116,10 +130,7 @@ class Filter {
  public:
   using A = opmath_t<T>;
 
-  Filter(const Params& p, const A* kernel) : y_(p.y), columns_(p.x), f_(kernel, kernel + p.y.taps * p.x.taps) {
-    if (p.flip) std::reverse(f_.begin(), f_.end());
-    separable_ = factor(f_, p.y.taps, p.x.taps, column_, row_);
-  }
+  Filter(const Params& p, const A* kernel) : y_(p.y), columns_(p.x), w_(p, kernel) {}
 
   struct Scratch {
     std::vector<A> rows, split, sum, residues, weights;
@@ -138,7 +149,7 @@ class Filter {
     s.split.resize(padded);
     load(in, first, last, s);
     for (int64_t o = begin; o < end; ++o) {
-      separable_ ? one_row_separable(o, first, s) : one_row(o, first, s);
+      w_.separable ? one_row_separable(o, first, s) : one_row(o, first, s);
       store(s, out + o * columns_.axis.out);
     }
   }
@@ -147,14 +158,14 @@ class Filter {
   // s.from[i]: row first + i, of A; padded and split if the kernel is not separable
   void load(const T* in, int64_t first, int64_t last, Scratch& s) const {
     const int64_t width = columns_.axis.in, padded = columns_.padded();
-    const bool in_place = separable_ && std::is_same_v<T, A>;
+    const bool in_place = w_.separable && std::is_same_v<T, A>;
     s.from.resize(last - first);
-    if (!in_place) s.rows.resize((last - first) * (separable_ ? width : padded));
+    if (!in_place) s.rows.resize((last - first) * (w_.separable ? width : padded));
     for (int64_t i = first; i < last; ++i) {
       const T* row = in + i * width;
       if (in_place) {
         s.from[i - first] = reinterpret_cast<const A*>(row);
-      } else if (separable_) {
+      } else if (w_.separable) {
         A* to = s.rows.data() + (i - first) * width;
         convert(row, width, to);
         s.from[i - first] = to;
@@ -172,7 +183,7 @@ class Filter {
     for (int64_t k = y_.first_tap(o); k < y_.taps; k += y_.up, ++sample) {
       if (sample < 0 || sample >= y_.in) continue;
       s.at[n] = s.from[sample - first];
-      s.weights[n++] = column_[k];
+      s.weights[n++] = w_.column[k];
     }
     weighted_sum(s.sum.data() + columns_.origin(), s.at.data(), s.weights.data(), n, columns_.axis.in);
     const A* padded = s.sum.data();
@@ -184,7 +195,7 @@ class Filter {
       n = 0;
       for (const Tap& tap : columns_.taps[r]) {
         s.at[n] = padded + tap.offset;
-        s.weights[n++] = row_[tap.k];
+        s.weights[n++] = w_.row[tap.k];
       }
       sum_residue(r, n, s);
     }
@@ -197,7 +208,7 @@ class Filter {
         if (sample < 0 || sample >= y_.in) continue;
         for (const Tap& tap : columns_.taps[r]) {
           s.at[n] = s.from[sample - first] + tap.offset;
-          s.weights[n++] = f_[k * columns_.axis.taps + tap.k];
+          s.weights[n++] = w_.f[k * columns_.axis.taps + tap.k];
         }
       }
       sum_residue(r, n, s);
@@ -218,9 +229,105 @@ class Filter {
 
   Axis y_;
   Columns columns_;
-  std::vector<A> f_, column_, row_;
-  bool separable_;
+  Weights<A> w_;
 };
+
+// Planes side by side.
+template <typename T>
+class NarrowFilter {
+ public:
+  using A = opmath_t<T>;
+  static constexpr int64_t kPlanes = Vec<A>::size;
+
+  static bool suits(const Params& p) {
+    return p.planes >= kPlanes / 2 && p.x.in <= kWidest && p.x.out <= kWidest && p.y.in <= kTallest;
+  }
+
+  NarrowFilter(const Params& p, const A* kernel) : y_(p.y), x_(p.x), w_(p, kernel) {}
+
+  struct Scratch {
+    std::vector<A> in, sum, out, weights;
+    std::vector<const A*> at;
+  };
+
+  // `planes` planes, at most kPlanes.
+  void run(const T* in, int64_t planes, T* out, Scratch& s) const {
+    const int64_t pixels = y_.in * x_.in;
+    s.in.assign(pixels * kPlanes, A(0));
+    s.sum.resize(x_.in * kPlanes);
+    s.out.resize(x_.out * kPlanes);
+    s.at.assign(std::max(y_.taps, y_.taps * x_.taps), nullptr);
+    s.weights.resize(s.at.size());
+    for (int64_t c = 0; c < planes; ++c)
+      for (int64_t i = 0; i < pixels; ++i) s.in[i * kPlanes + c] = static_cast<A>(in[c * pixels + i]);
+    for (int64_t o = 0; o < y_.out; ++o) {
+      w_.separable ? one_row_separable(o, s) : one_row(o, s);
+      for (int64_t c = 0; c < planes; ++c) {
+        T* to = out + (c * y_.out + o) * x_.out;
+        for (int64_t x = 0; x < x_.out; ++x) to[x] = static_cast<T>(s.out[x * kPlanes + c]);
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t kWidest = 24, kTallest = 4096;  // scratch stays within a few MB
+
+  // f(tap, sample) of those that output o of an axis meets
+  template <typename F>
+  static void each_tap(const Axis& axis, int64_t o, F&& f) {
+    int64_t sample = axis.first_sample(o);
+    for (int64_t k = axis.first_tap(o); k < axis.taps; k += axis.up, ++sample)
+      if (sample >= 0 && sample < axis.in) f(k, sample);
+  }
+
+  void one_row_separable(int64_t o, Scratch& s) const {
+    int64_t n = 0;
+    const auto term = [&](const A* from, A weight) {
+      s.at[n] = from;
+      s.weights[n++] = weight;
+    };
+    each_tap(y_, o, [&](int64_t k, int64_t y) { term(&s.in[y * x_.in * kPlanes], w_.column[k]); });
+    weighted_sum(s.sum.data(), s.at.data(), s.weights.data(), n, x_.in * kPlanes);
+    for (int64_t x = 0; x < x_.out; ++x) {
+      n = 0;
+      each_tap(x_, x, [&](int64_t k, int64_t from) { term(&s.sum[from * kPlanes], w_.row[k]); });
+      weighted_sum(&s.out[x * kPlanes], s.at.data(), s.weights.data(), n, kPlanes);
+    }
+  }
+
+  void one_row(int64_t o, Scratch& s) const {
+    for (int64_t x = 0; x < x_.out; ++x) {
+      int64_t n = 0;
+      each_tap(y_, o, [&](int64_t ky, int64_t y) {
+        each_tap(x_, x, [&](int64_t kx, int64_t from) {
+          s.at[n] = &s.in[(y * x_.in + from) * kPlanes];
+          s.weights[n++] = w_.f[ky * x_.taps + kx];
+        });
+      });
+      weighted_sum(&s.out[x * kPlanes], s.at.data(), s.weights.data(), n, kPlanes);
+    }
+  }
+
+  Axis y_, x_;
+  Weights<A> w_;
+};
+
+template <typename T>
+void run_narrow(const Params& p, const T* in, const opmath_t<T>* kernel, T* out) {
+  using F = NarrowFilter<T>;
+  const F filter(p, kernel);
+  const int64_t grain = std::max<int64_t>(1, kBandElements / 2 / (F::kPlanes * p.y.out * p.x.out));
+  const int64_t blocks = (p.planes + F::kPlanes - 1) / F::kPlanes;
+  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
+    typename F::Scratch scratch;
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * F::kPlanes, planes = std::min(F::kPlanes, p.planes - first);
+      const T* from = in + first * p.y.in * p.x.in;
+      T* to = out + first * p.y.out * p.x.out;
+      vectorized([&] { filter.run(from, planes, to, scratch); });
+    }
+  });
+}
 
 template <typename T>
 void run(const Params& p, const T* in, const opmath_t<T>* kernel, T* out) {
@@ -247,7 +354,8 @@ Tensor upfirdn2d_cpu(const Tensor& input, const Tensor& kernel, int64_t up_x, in
   if (out.numel() == 0) return out;
   dispatch_float(x.scalar_type(), "upfirdn2d", [&](auto type) {
     using T = typename decltype(type)::type;
-    run<T>(p, x.const_data_ptr<T>(), k.const_data_ptr<opmath_t<T>>(), out.mutable_data_ptr<T>());
+    const auto f = NarrowFilter<T>::suits(p) ? &run_narrow<T> : &run<T>;
+    f(p, x.const_data_ptr<T>(), k.const_data_ptr<opmath_t<T>>(), out.mutable_data_ptr<T>());
   });
   return out;
 }
