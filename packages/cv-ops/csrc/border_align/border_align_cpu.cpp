@@ -1,4 +1,5 @@
-// BorderAlign on the CPU. Maps are read as (N, H, W, 4 C) and loops run over channels.
+// BorderAlign on the CPU. Maps are read as (N, H, W, 4 C) and loops run over channels, except for few channels and for
+// few boxes on a large contiguous map, where turning the map would cost more.
 //
 // Everything is deterministic, on any number of threads: an element of the gradient belongs to one task, which
 // adds box after box.
@@ -18,7 +19,12 @@ using torch::stable::parallel_for;
 
 constexpr int64_t kBoxes = 16;  // of one task: whole cache lines of the output
 
-// One sample: four pixels (times the number of channels: an offset into the image) and their weights.
+// A contiguous map of so many channels for each border is turned as a whole if boxes read more than this share of its
+// values.
+constexpr int64_t kRuns = 32;
+constexpr double kTurnFrom = 0.5;
+
+// One sample: the offsets of four pixels in the image and their weights.
 template <typename T>
 struct Sample {
   int64_t at[4];
@@ -27,25 +33,25 @@ struct Sample {
 };
 
 template <typename T>
-void sample_border(const Border<T>& border, const Params& p, std::vector<Sample<T>>& samples) {
+void sample_border(const Border<T>& border, const Params& p, int64_t pixel_stride, std::vector<Sample<T>>& samples) {
   samples.resize(p.pool_size + 1);
   for (int64_t i = 0; i <= p.pool_size; ++i) {
     Tap<T> y, x;
     Sample<T>& s = samples[i];
     s.inside = border.tap(i, p, y, x);
     if (!s.inside) continue;
-    const int64_t above = y.low * p.width, below = y.high * p.width, step = kBorders * p.channels;
+    const int64_t above = y.low * p.width, below = y.high * p.width;
     const int64_t pixel[4] = {above + x.low, above + x.high, below + x.low, below + x.high};
     const T weight[4] = {y.weight_low * x.weight_low, y.weight_low * x.weight_high, y.weight_high * x.weight_low,
                          y.weight_high * x.weight_high};
-    for (int j = 0; j < 4; ++j) s.at[j] = pixel[j] * step, s.weight[j] = weight[j];
+    for (int j = 0; j < 4; ++j) s.at[j] = pixel[j] * pixel_stride, s.weight[j] = weight[j];
   }
 }
 
 // Greatest sample and its number, for `Lanes` channels of an image whose pointer starts at the first. The first of
 // equal samples counts; NaN is taken, and then kept.
 template <typename T, int64_t Lanes>
-CV_HD void greatest(const Sample<T>* samples, int32_t count, const T* image, T* CV_RESTRICT out,
+CV_HD void greatest(const Sample<T>* samples, int32_t count, const T* image, int64_t channel, T* CV_RESTRICT out,
                     int32_t* CV_RESTRICT which) {
   T best[Lanes];
   int32_t number[Lanes];
@@ -63,7 +69,7 @@ CV_HD void greatest(const Sample<T>* samples, int32_t count, const T* image, T* 
     const T *p0 = image + tap.at[0], *p1 = image + tap.at[1], *p2 = image + tap.at[2], *p3 = image + tap.at[3];
     const T w0 = tap.weight[0], w1 = tap.weight[1], w2 = tap.weight[2], w3 = tap.weight[3];
     for (int64_t i = 0; i < Lanes; ++i) {
-      const T v = w0 * p0[i] + w1 * p1[i] + w2 * p2[i] + w3 * p3[i];
+      const T v = w0 * p0[i * channel] + w1 * p1[i * channel] + w2 * p2[i * channel] + w3 * p3[i * channel];
       const bool take = (v > best[i]) | (v != v);
       best[i] = take ? v : best[i];
       number[i] = take ? s : number[i];
@@ -72,14 +78,16 @@ CV_HD void greatest(const Sample<T>* samples, int32_t count, const T* image, T* 
   for (int64_t i = 0; i < Lanes; ++i) out[i] = best[i], which[i] = number[i];
 }
 
+// `channel`: from one channel to the next
 template <typename T>
-CV_HD void greatest_of_border(const std::vector<Sample<T>>& samples, const T* image, int64_t channels, T* out,
-                              int32_t* which) {
+CV_HD void greatest_of_border(const std::vector<Sample<T>>& samples, const T* image, int64_t channel, int64_t channels,
+                              T* out, int32_t* which) {
   constexpr int64_t lanes = 32;  // not fewer: GCC turns a loop of 16 into scalar branches before it vectorises
   const auto count = static_cast<int32_t>(samples.size());
   int64_t c = 0;
-  for (; c + lanes <= channels; c += lanes) greatest<T, lanes>(samples.data(), count, image + c, out + c, which + c);
-  for (; c < channels; ++c) greatest<T, 1>(samples.data(), count, image + c, out + c, which + c);
+  for (; channel == 1 && c + lanes <= channels; c += lanes)
+    greatest<T, lanes>(samples.data(), count, image + c, 1, out + c, which + c);
+  for (; c < channels; ++c) greatest<T, 1>(samples.data(), count, image + c * channel, 1, out + c, which + c);
 }
 
 // out (cols, ·) with rows `stride` apart = in (rows, cols) transposed
@@ -89,11 +97,17 @@ CV_HD void transpose_to(T* CV_RESTRICT out, int64_t stride, const T* CV_RESTRICT
     for (int64_t r = 0; r < rows; ++r) out[c * stride + r] = in[r * cols + c];
 }
 
-// x (N, H, W, 4 C); out and samples (N, C, K, 4)
+// Values of the map that all boxes read.
+inline double values_read(const Params& p) {
+  return 4.0 * static_cast<double>(p.batch * p.boxes * kBorders) * static_cast<double>((p.pool_size + 1) * p.channels);
+}
+
+// x (N, H, W, 4 C) if nhwc, else (N, 4 C, H, W); out and samples (N, C, K, 4)
 template <typename T>
-void pool(const T* x, const T* boxes, const Params& p, T* out, int32_t* samples) {
-  const int64_t blocks = (p.boxes + kBoxes - 1) / kBoxes, stride = p.boxes * kBorders;
-  parallel_for(0, p.batch * blocks, 1, [&](int64_t begin, int64_t end) {
+void pool(const T* x, bool nhwc, const T* boxes, const Params& p, T* out, int32_t* samples) {
+  const int64_t blocks = (p.boxes + kBoxes - 1) / kBoxes, stride = p.boxes * kBorders, tasks = p.batch * blocks;
+  const roi::Strides in = roi::Strides::of(nhwc, kBorders * p.channels, p.plane());
+  parallel_for(0, tasks, roi::grain_of_tasks(values_read(p), tasks), [&](int64_t begin, int64_t end) {
     std::vector<Sample<T>> border;
     std::vector<T> best(kBoxes * kBorders * p.channels);
     std::vector<int32_t> which(best.size());
@@ -109,8 +123,9 @@ void pool(const T* x, const T* boxes, const Params& p, T* out, int32_t* samples)
           std::fill_n(which_to, p.channels, -1);
           continue;
         }
-        sample_border(b, p, border);
-        vectorized([&] { greatest_of_border(border, image + row % kBorders * p.channels, p.channels, to, which_to); });
+        sample_border(b, p, in.item, border);
+        const T* group = image + row % kBorders * p.channels * in.channel;
+        vectorized([&] { greatest_of_border(border, group, in.channel, p.channels, to, which_to); });
       }
       const int64_t at = n * p.channels * stride + first * kBorders, rows = (last - first) * kBorders;
       transpose_to(out + at, stride, best.data(), rows, p.channels);
@@ -128,32 +143,38 @@ std::tuple<Tensor, Tensor> border_align_cpu(const Tensor& input, const Tensor& b
   dispatch_float_double(acc, "border_align", [&](auto t) {
     using T = typename decltype(t)::type;
     if (out.numel() == 0) return;
-    const Tensor x = channels_last(to_opmath(input));
-    pool(x.const_data_ptr<T>(), at.const_data_ptr<T>(), p, out.mutable_data_ptr<T>(),
+    const bool in_order = has_channels_last_order(input);
+    const bool turn = !in_order && p.channels >= kRuns && values_read(p) > kTurnFrom * static_cast<double>(input.numel());
+    const Tensor map = to_opmath(input), x = in_order || turn ? channels_last(map) : as_contiguous(map);
+    pool(x.const_data_ptr<T>(), in_order || turn, at.const_data_ptr<T>(), p, out.mutable_data_ptr<T>(),
          samples.mutable_data_ptr<int32_t>());
   });
   return {to_dtype(out, input.scalar_type()), samples};
 }
 
-// grad and samples (N, C, K, 4); grad_input (N, H, W, 4 C), zero before. A task has some channels of one border.
+// grad and samples (N, C, K, 4); grad_input (N, 4 C, H, W) or, if nhwc, (N, H, W, 4 C), zero before. A task has some
+// channels of one border.
 template <typename T>
-void spread(const T* grad, const int32_t* samples, const T* boxes, const Params& p, T* grad_input) {
+void spread(const T* grad, const int32_t* samples, const T* boxes, const Params& p, T* grad_input, bool nhwc) {
   const roi::Partition part = roi::Partition::make(p.channels, tag<T>{});
-  parallel_for(0, p.batch * kBorders * part.blocks, 1, [&](int64_t begin, int64_t end) {
+  const roi::Strides in = roi::Strides::of(nhwc, kBorders * p.channels, p.plane());
+  const int64_t tasks = p.batch * kBorders * part.blocks, all = p.batch * kBorders * p.boxes;
+  const double work = static_cast<double>(all) * static_cast<double>(4 * p.channels + 8 * p.pool_size);
+  parallel_for(0, tasks, roi::grain_of_tasks(work, tasks), [&](int64_t begin, int64_t end) {
     std::vector<Sample<T>> border;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t n = task / part.blocks / kBorders, which = task / part.blocks % kBorders;
       const int64_t first = task % part.blocks * part.block, last = std::min(first + part.block, p.channels);
-      T* image = grad_input + n * p.plane() * kBorders * p.channels + which * p.channels;
+      T* image = grad_input + n * p.plane() * kBorders * p.channels + which * p.channels * in.channel;
       for (int64_t k = 0; k < p.boxes; ++k) {
         const Border<T> b = make_border(boxes + 4 * (n * p.boxes + k), which, p);
         if (!b.finite) continue;
-        sample_border(b, p, border);
+        sample_border(b, p, in.item, border);
         for (int64_t c = first; c < last; ++c) {
           const int64_t at = ((n * p.channels + c) * p.boxes + k) * kBorders + which;
           if (samples[at] < 0 || samples[at] > p.pool_size || !border[samples[at]].inside) continue;
           const Sample<T>& s = border[samples[at]];
-          for (int i = 0; i < 4; ++i) image[s.at[i] + c] += s.weight[i] * grad[at];
+          for (int i = 0; i < 4; ++i) image[s.at[i] + c * in.channel] += s.weight[i] * grad[at];
         }
       }
     }
@@ -166,16 +187,16 @@ Tensor border_align_backward_cpu(const Tensor& grad, const Tensor& boxes, const 
   const Params p = make_params(boxes, n, c, h, w, pool_size);
   check_grad(grad, samples, boxes, p);
   const ScalarType acc = opmath_dtype(grad.scalar_type());
-  Tensor grad_input = empty_4d(grad, n, c, h, w, acc, true);
+  Tensor grad_input = empty_4d(grad, n, c, h, w, acc, channels_last_input);
   torch::stable::zero_(grad_input);
   const Tensor g = as_contiguous(to_opmath(grad)), which = as_contiguous(samples), at = box_tensor(boxes, acc);
   dispatch_float_double(acc, "border_align_backward", [&](auto t) {
     using T = typename decltype(t)::type;
     if (grad.numel() == 0 || grad_input.numel() == 0) return;
     spread(g.const_data_ptr<T>(), which.const_data_ptr<int32_t>(), at.const_data_ptr<T>(), p,
-           grad_input.mutable_data_ptr<T>());
+           grad_input.mutable_data_ptr<T>(), channels_last_input);
   });
-  return roi::hand_back(grad_input, grad.scalar_type(), channels_last_input);
+  return to_dtype(grad_input, grad.scalar_type());
 }
 
 }  // namespace

@@ -38,10 +38,12 @@ struct SampleRange {
   int32_t begin, end;
 };
 
+constexpr int kManySamples = 64;  // fewer are not worth asking which of them are inside
+
 // Of the samples at base + (s + 1/2) * step, s < grid, those between `from` and `to`.
 template <typename A>
 CV_HD SampleRange samples_between(A base, A step, A grid, A from, A to) {
-  if (grid < A(64) || step == A(0)) return SampleRange{0, static_cast<int32_t>(grid)};
+  if (grid < A(kManySamples) || step == A(0)) return SampleRange{0, static_cast<int32_t>(grid)};
   const A s0 = (from - base) / step, s1 = (to - base) / step;
   A low = (s0 < s1 ? s0 : s1) - A(2), high = (s0 < s1 ? s1 : s0) + A(2);
   const A limit = A(1 << 30);

@@ -1,14 +1,16 @@
 #pragma once
 // The mean of a bin's samples on the CPU, and its gradients, where the samples of a bin are not a product of two
 // axes that its neighbours share. A bin becomes a list of pixels and weights, samples that read the same pixel
-// added up; what follows runs over channels. Maps are read as (N, H, W, C), except for few regions on a large
-// contiguous map, where turning the map would cost more.
+// added up; what follows runs over channels of maps that are read as (N, H, W, C). Where channels are few, or
+// regions read so little of a contiguous map that turning it would cost more, some channels at a time are gathered
+// from wherever they lie.
 //
 // What a region is and where it is sampled comes from a Sampler, see roi_mean.cuh.
 //
 // Everything is deterministic, on any number of threads: an element of a gradient belongs to one task, which adds
 // region after region.
 
+#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -21,6 +23,10 @@ using torch::stable::parallel_for;
 
 constexpr double kSamplesAtOnce = 1 << 19;  // whose pixels are kept in the backward pass: bounds memory
 
+// A contiguous map is turned as a whole if regions read more than this share of its pixels; a gradient that is
+// wanted contiguous comes from a turned one likewise. Both measured.
+constexpr double kTurnFrom = 1.2, kTurnGradientFrom = 1.2;
+
 // The bins of one region as pixels and weights.
 template <typename T>
 struct RegionTaps {
@@ -30,42 +36,52 @@ struct RegionTaps {
   std::vector<int64_t> begin;  // entries of bin b are [begin[b], begin[b + 1])
   int64_t longest = 0;         // entries of a bin, at most
 
-  // `slots` is scratch, one number for each pixel of the map: all -1 before and after.
+  // `slots` is scratch: empty at first, then -1 for each pixel of the map before and after.
   template <typename Sampler>
   void build(const Sampler& sampler, int64_t k, std::vector<int32_t>& slots) {
     const Params& p = sampler.p;
     const auto r = sampler.region(k);
     image = r.image;
-    pixel.clear();
-    weight.clear();
-    begin.assign(1, 0);
-    longest = 0;
+    count_ = longest = 0;
     if (image < 0) return;
+    begin.resize(p.bins() + 1);
     const T scale = T(1) / r.count;
+    const bool merge = r.count > T(1) && p.channels >= kFewChannels;
+    if (merge && slots.empty()) slots.assign(p.plane(), -1);
     for (int64_t b = 0; b < p.bins(); ++b) {
+      begin[b] = count_;
+      const auto put = [&](int64_t at, T w) {
+        if (merge && slots[at] >= 0) {
+          weight[begin[b] + slots[at]] += w;
+          return;
+        }
+        if (merge) slots[at] = static_cast<int32_t>(count_ - begin[b]);
+        pixel[count_] = static_cast<int32_t>(at);
+        weight[count_++] = w;
+      };
       sampler.for_each_sample(r, k, b / p.pooled_w, b % p.pooled_w, [&](const Tap<T>& y, const Tap<T>& x) {
+        make_room(4);
         const T above = y.weight_low * scale, below = y.weight_high * scale;
-        add(y.low * p.width + x.low, above * x.weight_low, slots);
-        add(y.low * p.width + x.high, above * x.weight_high, slots);
-        add(y.high * p.width + x.low, below * x.weight_low, slots);
-        add(y.high * p.width + x.high, below * x.weight_high, slots);
+        const int64_t low = y.low * p.width, high = y.high * p.width;
+        put(low + x.low, above * x.weight_low);
+        if (x.high > x.low) put(low + x.high, above * x.weight_high);
+        if (y.high == y.low) return;
+        put(high + x.low, below * x.weight_low);
+        if (x.high > x.low) put(high + x.high, below * x.weight_high);
       });
-      for (size_t e = begin.back(); e < pixel.size(); ++e) slots[pixel[e]] = -1;
-      longest = std::max(longest, static_cast<int64_t>(pixel.size()) - begin.back());
-      begin.push_back(static_cast<int64_t>(pixel.size()));
+      for (int64_t e = begin[b]; merge && e < count_; ++e) slots[pixel[e]] = -1;
+      longest = std::max(longest, count_ - begin[b]);
     }
+    begin[p.bins()] = count_;
   }
 
  private:
-  void add(int64_t at, T w, std::vector<int32_t>& slots) {
-    int32_t& slot = slots[at];
-    if (slot < 0) {
-      slot = static_cast<int32_t>(static_cast<int64_t>(pixel.size()) - begin.back());
-      pixel.push_back(static_cast<int32_t>(at));
-      weight.push_back(w);
-    } else {
-      weight[begin.back() + slot] += w;
-    }
+  int64_t count_ = 0;
+
+  void make_room(int64_t more) {
+    if (count_ + more <= static_cast<int64_t>(pixel.size())) return;
+    pixel.resize(2 * (count_ + more));
+    weight.resize(2 * (count_ + more));
   }
 };
 
@@ -82,11 +98,11 @@ CV_HD void pool_taps(const RegionTaps<T>& r, const T* image, const Params& p, in
 
 // x (N, H, W, C); out (K, C, bins), or (K, bins, C) if nhwc
 template <typename T, typename Sampler>
-void mean_channels_last(const T* x, const Sampler& sampler, int64_t count, T* out, bool nhwc) {
+void mean_channels_last(const T* x, const Sampler& sampler, int64_t count, double work, T* out, bool nhwc) {
   const Params& p = sampler.p;
   const int64_t block = std::min(p.channels, kChannelBlock), blocks = (p.channels + block - 1) / block;
-  parallel_for(0, count * blocks, grain_of_regions(p, block), [&](int64_t begin, int64_t end) {
-    std::vector<int32_t> slots(p.plane(), -1);
+  parallel_for(0, count * blocks, grain_of_tasks(work, count * blocks), [&](int64_t begin, int64_t end) {
+    std::vector<int32_t> slots;
     std::vector<T> transposed(nhwc ? 0 : p.bins() * block);
     std::vector<const T*> rows;
     RegionTaps<T> r;
@@ -118,28 +134,45 @@ void mean_channels_last(const T* x, const Sampler& sampler, int64_t count, T* ou
   });
 }
 
-// x (N, C, H, W), out (K, C, bins): plane by plane
+// N channels of a region
+template <int64_t N, typename T>
+CV_HD void gather_taps(const RegionTaps<T>& r, const T* from, Strides in, int64_t bins, T* to, Strides out) {
+  for (int64_t b = 0; b < bins; ++b) {
+    T sum[N] = {};
+    for (int64_t e = r.begin[b]; e < r.begin[b + 1]; ++e) {
+      const T* at = from + r.pixel[e] * in.item;
+      const T weight = r.weight[e];
+      for (int64_t i = 0; i < N; ++i) sum[i] += weight * at[i * in.channel];
+    }
+    for (int64_t i = 0; i < N; ++i) to[b * out.item + i * out.channel] = sum[i];
+  }
+}
+
+// x (N, C, H, W) and out (K, C, bins), or (N, H, W, C) and (K, bins, C) if nhwc
 template <typename T, typename Sampler>
-void mean_planes(const T* x, const Sampler& sampler, int64_t count, T* out) {
+void mean_gathered(const T* x, const Sampler& sampler, int64_t count, double work, T* out, bool nhwc) {
   const Params& p = sampler.p;
-  const int64_t block = 32, blocks = (p.channels + block - 1) / block;
-  parallel_for(0, count * blocks, grain_of_regions(p, block), [&](int64_t begin, int64_t end) {
-    std::vector<int32_t> slots(p.plane(), -1);
+  const int64_t blocks = (p.channels + kLanes - 1) / kLanes, size = p.channels * p.bins();
+  const Strides in = Strides::of(nhwc, p.channels, p.plane()), to = Strides::of(nhwc, p.channels, p.bins());
+  parallel_for(0, count * blocks, grain_of_tasks(work, count * blocks), [&](int64_t begin, int64_t end) {
+    std::vector<int32_t> slots;
     RegionTaps<T> r;
     int64_t region = -1;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t k = task / blocks, first = task % blocks * block;
+      const int64_t k = task / blocks, c = task % blocks * kLanes, last = std::min(c + kLanes, p.channels);
       if (k != region) r.build(sampler, k, slots), region = k;
-      for (int64_t c = first; c < std::min(first + block, p.channels); ++c) {
-        T* to = out + (k * p.channels + c) * p.bins();
-        const T* plane = x + (r.image * p.channels + c) * p.plane();
-        for (int64_t b = 0; b < p.bins(); ++b) {
-          T sum = r.image < 0 ? std::numeric_limits<T>::quiet_NaN() : T(0);
-          for (int64_t e = r.image < 0 ? 0 : r.begin[b]; r.image >= 0 && e < r.begin[b + 1]; ++e)
-            sum += r.weight[e] * plane[r.pixel[e]];
-          to[b] = sum;
-        }
+      T* at = out + k * size;
+      if (r.image < 0) {
+        for (int64_t i = c; i < last; ++i)
+          for (int64_t b = 0; b < p.bins(); ++b) at[i * to.channel + b * to.item] = std::numeric_limits<T>::quiet_NaN();
+        continue;
       }
+      const T* image = x + r.image * p.plane() * p.channels;
+      vectorized([&] {
+        for_each_lanes(c, last, [&](auto n, int64_t first) {
+          gather_taps<n()>(r, image + first * in.channel, in, p.bins(), at + first * to.channel, to);
+        });
+      });
     }
   });
 }
@@ -152,6 +185,16 @@ double samples_of(const Sampler& sampler, int64_t k) {
   if (r.image < 0) return 1;
   const double all = static_cast<double>(r.count) * static_cast<double>(p.bins());
   return p.sampling_ratio > 0 ? all : std::min(all, 4.0 * static_cast<double>(p.plane()) + 4.0 * p.bins());
+}
+
+// Pixels that all regions read together, roughly: samples side by side share theirs.
+template <typename Sampler>
+double pixels_read(const Sampler& sampler, int64_t count) {
+  const double bins = static_cast<double>(sampler.p.bins());
+  return total_cost(count, sampler.p.channels >= kFewChannels, [&](int64_t k) {
+    const double side = std::sqrt(samples_of(sampler, k) / bins) + 1;
+    return side * side * bins;
+  });
 }
 
 // (K, C, pooled_h, pooled_w) in the opmath dtype T of the input, in its memory format
@@ -167,14 +210,14 @@ Tensor mean_cpu(const Tensor& input, const Sampler& sampler, int64_t count) {
     std::fill_n(to, out.numel(), T(0));
     return out;
   }
-  double samples = 0;
-  for (int64_t k = 0; k < count; ++k) samples += samples_of(sampler, k);
-  if (nhwc || samples > static_cast<double>(p.batch * p.plane())) {
+  const double read = pixels_read(sampler, count), work = read * static_cast<double>(p.channels);
+  const bool turn = !nhwc && read > kTurnFrom * static_cast<double>(p.batch * p.plane());
+  if (p.channels >= kFewChannels && (nhwc || turn)) {
     const Tensor x = channels_last(to_opmath(input));
-    mean_channels_last(x.const_data_ptr<T>(), sampler, count, to, nhwc);
+    mean_channels_last(x.const_data_ptr<T>(), sampler, count, work, to, nhwc);
   } else {
-    const Tensor x = as_contiguous(to_opmath(input));
-    mean_planes(x.const_data_ptr<T>(), sampler, count, to);
+    const Tensor x = nhwc ? to_opmath(input) : as_contiguous(to_opmath(input));
+    mean_gathered(x.const_data_ptr<T>(), sampler, count, work, to, nhwc);
   }
   return out;
 }
@@ -191,46 +234,67 @@ CV_HD void spread_taps(const RegionTaps<T>& r, const T* grad, int64_t stride, co
   }
 }
 
-// The gradient of the map, (N, C, H, W) stored channels last, in opmath dtype T
+// The same for N channels, wherever they lie
+template <int64_t N, typename T>
+CV_HD void scatter_taps(const RegionTaps<T>& r, const T* grad, Strides out, const Params& p, int64_t band,
+                        int64_t bands, T* to, Strides in) {
+  for (int64_t b = 0; b < p.bins(); ++b) {
+    T g[N];
+    for (int64_t i = 0; i < N; ++i) g[i] = grad[b * out.item + i * out.channel];
+    for (int64_t e = r.begin[b]; e < r.begin[b + 1]; ++e) {
+      if (bands > 1 && r.pixel[e] / p.width % bands != band) continue;
+      T* at = to + r.pixel[e] * in.item;
+      for (int64_t i = 0; i < N; ++i) at[i * in.channel] += r.weight[e] * g[i];
+    }
+  }
+}
+
+// The gradient of the map, (N, C, H, W) in opmath dtype T; stored channels last if it is wanted so or is cheaper so
 template <typename T, typename Sampler>
-Tensor mean_backward_cpu(const Tensor& grad, const Sampler& sampler) {
+Tensor mean_backward_cpu(const Tensor& grad, const Sampler& sampler, bool channels_last_input) {
   const Params& p = sampler.p;
   const int64_t count = grad.size(0);
-  Tensor grad_input = empty_4d(grad, p.batch, p.channels, p.height, p.width, opmath_dtype(grad.scalar_type()), true);
+  const double read = pixels_read(sampler, count), work = read * static_cast<double>(p.channels);
+  const bool turn = !channels_last_input && read > kTurnGradientFrom * static_cast<double>(p.batch * p.plane());
+  const bool runs = p.channels >= kFewChannels && (channels_last_input || turn), last_order = channels_last_input || runs;
+  Tensor grad_input =
+      empty_4d(grad, p.batch, p.channels, p.height, p.width, opmath_dtype(grad.scalar_type()), last_order);
   torch::stable::zero_(grad_input);
   if (grad.numel() == 0 || grad_input.numel() == 0) return grad_input;
   const bool nhwc = is_channels_last(grad);
   const Tensor g = nhwc ? to_opmath(grad) : as_contiguous(to_opmath(grad));
   const OutputGrad<T> out_grad{g.const_data_ptr<T>(), nhwc};
+  const Strides from = Strides::of(nhwc, p.channels, p.bins()), in = Strides::of(last_order, p.channels, p.plane());
   T* to = grad_input.template mutable_data_ptr<T>();
-  const Partition part = Partition::make(p.channels, tag<T>{});
-  std::vector<RegionTaps<T>> taps;
-  for (int64_t first = 0, last; first < count; first = last) {
+  const Partition part = runs ? Partition::make(p.channels, tag<T>{}) : Partition::of_lanes(p.channels);
+  const auto batch_end = [&](int64_t first) {
     double samples = samples_of(sampler, first);
-    for (last = first + 1; last < count; ++last)
-      if ((samples += samples_of(sampler, last)) > kSamplesAtOnce) break;
-    taps.resize(std::max(taps.size(), static_cast<size_t>(last - first)));
-    parallel_for(first, last, 8, [&](int64_t begin, int64_t end) {
-      std::vector<int32_t> slots(p.plane(), -1);
-      for (int64_t k = begin; k < end; ++k) taps[k - first].build(sampler, k, slots);
-    });
-    parallel_for(0, part.blocks * part.bands, 1, [&](int64_t begin, int64_t end) {
-      std::vector<T> buffer(p.bins() * part.block);
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t c = task % part.blocks * part.block, size = std::min(part.block, p.channels - c);
-        vectorized([&] {
-          for (int64_t k = first; k < last; ++k) {
-            const RegionTaps<T>& r = taps[k - first];
-            if (r.image < 0) continue;
-            int64_t stride;
-            const T* from = out_grad.block(p, k, c, size, buffer.data(), stride);
-            spread_taps(r, from, stride, p, c, size, task / part.blocks, part.bands,
-                        to + r.image * p.plane() * p.channels);
-          }
-        });
-      }
-    });
-  }
+    while (++first < count && (samples += samples_of(sampler, first)) <= kSamplesAtOnce) {
+    }
+    return first;
+  };
+  const auto new_maker = [&] {
+    return [&, slots = std::vector<int32_t>()](RegionTaps<T>& r, int64_t k) mutable { r.build(sampler, k, slots); };
+  };
+  const auto new_adder = [&] {
+    return [&, buffer = std::vector<T>(runs && !nhwc ? p.bins() * part.block : 0)](
+               const RegionTaps<T>& r, int64_t k, int64_t c, int64_t size, int64_t band, int64_t bands) mutable {
+      T* image = to + r.image * p.plane() * p.channels;
+      vectorized([&] {
+        if (runs) {
+          int64_t stride;
+          const T* of_bins = out_grad.block(p, k, c, size, buffer.data(), stride);
+          spread_taps(r, of_bins, stride, p, c, size, band, bands, image);
+        } else {
+          const T* of_bins = out_grad.data + k * p.channels * p.bins();
+          for_each_lanes(c, c + size, [&](auto n, int64_t i) {
+            scatter_taps<n()>(r, of_bins + i * from.channel, from, p, band, bands, image + i * in.channel, in);
+          });
+        }
+      });
+    };
+  };
+  add_regions<RegionTaps<T>>(count, p.channels, part, work, batch_end, new_maker, new_adder);
   return grad_input;
 }
 

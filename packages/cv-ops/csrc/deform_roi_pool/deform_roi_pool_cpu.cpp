@@ -35,7 +35,7 @@ Tensor deform_roi_pool_backward_cpu(const Tensor& grad, const Tensor& rois, std:
   Tensor grad_input = grad;
   dispatch_float_double(opmath_dtype(grad.scalar_type()), "deform_roi_pool_backward", [&](auto t) {
     using T = typename decltype(t)::type;
-    grad_input = roi::mean_backward_cpu<T>(grad, at.sampler<T>(p));
+    grad_input = roi::mean_backward_cpu<T>(grad, at.sampler<T>(p), channels_last_input);
   });
   return roi::hand_back(grad_input, grad.scalar_type(), channels_last_input);
 }
@@ -48,31 +48,36 @@ struct Slopes {
 
   void build(const Sampler<T>& sampler, const Region<T>& r, int64_t k, int64_t ph, int64_t pw) {
     const Params& p = sampler.p;
-    slots.resize(p.plane(), -1);
+    merge = r.count > T(1) && p.channels >= roi::kFewChannels;
+    if (merge) slots.resize(p.plane(), -1);
     pixel.clear();
     y.clear();
     x.clear();
     sampler.for_each_slope(r, k, ph, pw, [&](const Tap<T>& ty, const Tap<T>& tx, bool sy, bool sx) {
       const int32_t rows[2] = {ty.low, ty.high}, columns[2] = {tx.low, tx.high};
       const T wy[2] = {ty.weight_low, ty.weight_high}, wx[2] = {tx.weight_low, tx.weight_high}, sign[2] = {-1, 1};
-      for (int i = 0; i < 2; ++i)
-        for (int j = 0; j < 2; ++j)
+      for (int i = 0; i < (ty.high > ty.low ? 2 : 1); ++i)
+        for (int j = 0; j < (tx.high > tx.low ? 2 : 1); ++j)
           add(static_cast<int64_t>(rows[i]) * p.width + columns[j], sy ? sign[i] * wx[j] : T(0),
               sx ? wy[i] * sign[j] : T(0));
     });
+    if (!merge) return;
     for (const int32_t at : pixel) slots[at] = -1;
   }
 
  private:
+  bool merge = false;  // whether samples may read the same pixel, and reading it costs more than finding out
+
   void add(int64_t at, T dy, T dx) {
-    if (slots[at] < 0) {
-      slots[at] = static_cast<int32_t>(pixel.size());
+    if (!merge || slots[at] < 0) {
+      if (merge) slots[at] = static_cast<int32_t>(pixel.size());
       pixel.push_back(static_cast<int32_t>(at));
-      y.push_back(T(0));
-      x.push_back(T(0));
+      y.push_back(dy);
+      x.push_back(dx);
+    } else {
+      y[slots[at]] += dy;
+      x[slots[at]] += dx;
     }
-    y[slots[at]] += dy;
-    x[slots[at]] += dx;
   }
 };
 
@@ -90,12 +95,25 @@ CV_HD T dot(const T* a, const T* b, int64_t count) {
   return sum;
 }
 
-// x (N, H, W, C), grad_offset (K, {x, y}, bins)
+// The same of b wherever its channels lie
 template <typename T>
-void offset_gradient(const T* x, const roi::OutputGrad<T>& grad, const Sampler<T>& sampler, int64_t count,
-                     T* grad_offset) {
+CV_HD T dot_gathered(const T* a, const T* b, int64_t channel, int64_t count) {
+  T sums[roi::kLanes] = {}, sum = T(0);
+  int64_t c = 0;
+  for (; c + roi::kLanes <= count; c += roi::kLanes)
+    for (int64_t i = 0; i < roi::kLanes; ++i) sums[i] += a[c + i] * b[(c + i) * channel];
+  for (; c < count; ++c) sum += a[c] * b[c * channel];
+  for (int64_t i = 0; i < roi::kLanes; ++i) sum += sums[i];
+  return sum;
+}
+
+// x (N, H, W, C) if nhwc, else (N, C, H, W); grad_offset (K, {x, y}, bins)
+template <typename T>
+void offset_gradient(const T* x, bool nhwc, const roi::OutputGrad<T>& grad, const Sampler<T>& sampler, int64_t count,
+                     double work, T* grad_offset) {
   const Params& p = sampler.p;
-  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  const roi::Strides in = roi::Strides::of(nhwc, p.channels, p.plane());
+  parallel_for(0, count, roi::grain_of_tasks(work, count), [&](int64_t begin, int64_t end) {
     Slopes<T> slopes;
     std::vector<T> buffer(p.bins() * p.channels);
     for (int64_t k = begin; k < end; ++k) {
@@ -111,7 +129,9 @@ void offset_gradient(const T* x, const roi::OutputGrad<T>& grad, const Sampler<T
         T dy = T(0), dx = T(0);
         vectorized([&] {
           for (size_t e = 0; e < slopes.pixel.size(); ++e) {
-            const T d = dot(g + b * stride, image + slopes.pixel[e] * p.channels, p.channels);
+            const T* at = image + slopes.pixel[e] * in.item;
+            const T d = nhwc ? dot(g + b * stride, at, p.channels)
+                             : dot_gathered(g + b * stride, at, in.channel, p.channels);
             dy += slopes.y[e] * d;
             dx += slopes.x[e] * d;
           }
@@ -135,15 +155,22 @@ Tensor deform_roi_pool_offset_backward_cpu(const Tensor& grad, const Tensor& inp
   Tensor grad_offset = empty_beside(grad, {rois.size(0), 2, pooled_h, pooled_w}, acc);
   if (grad_offset.numel() == 0) return to_dtype(grad_offset, offset.scalar_type());
   const bool nhwc = is_channels_last(grad);
-  const Tensor from = to_dtype(grad, acc), g = nhwc ? from : as_contiguous(from), x = channels_last(to_opmath(input));
+  const Tensor from = to_dtype(grad, acc), g = nhwc ? from : as_contiguous(from);
   dispatch_float_double(acc, "deform_roi_pool_offset_backward", [&](auto t) {
     using T = typename decltype(t)::type;
     T* to = grad_offset.mutable_data_ptr<T>();
-    if (input.numel() == 0)
+    if (input.numel() == 0) {
       std::fill_n(to, grad_offset.numel(), T(0));
-    else
-      offset_gradient(x.const_data_ptr<T>(), roi::OutputGrad<T>{g.const_data_ptr<T>(), nhwc}, at.sampler<T>(p),
-                      rois.size(0), to);
+      return;
+    }
+    const Sampler<T> sampler = at.sampler<T>(p);
+    const double read = roi::pixels_read(sampler, rois.size(0)), work = read * static_cast<double>(p.channels);
+    const bool in_order = has_channels_last_order(input);
+    const bool turn = !in_order && p.channels >= roi::kFewChannels &&
+                      read > roi::kTurnFrom * static_cast<double>(p.batch * p.plane());
+    const Tensor map = to_opmath(input), x = in_order || turn ? channels_last(map) : as_contiguous(map);
+    offset_gradient(x.const_data_ptr<T>(), in_order || turn, roi::OutputGrad<T>{g.const_data_ptr<T>(), nhwc}, sampler,
+                    rois.size(0), work, to);
   });
   return to_dtype(grad_offset, offset.scalar_type());
 }

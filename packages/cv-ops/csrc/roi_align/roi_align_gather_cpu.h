@@ -5,7 +5,6 @@
 // A pixel row is pooled along x first; rows are read by several bins, and weighted, after that.
 
 #include <limits>
-#include <type_traits>
 #include <vector>
 
 #include "../common/isa.h"
@@ -14,22 +13,9 @@
 
 namespace cv::roi_align {
 
-// Where the numbers of one image or region lie: of channel c and pixel (or bin) i at c * channel + i * item.
-struct Strides {
-  int64_t channel, item;
-
-  static Strides of(bool nhwc, int64_t channels, int64_t items) {
-    return nhwc ? Strides{1, channels} : Strides{items, 1};
-  }
-};
-
-// work(tag, c) for the channels [c, c + N), N being 16, 4 or 1
-template <typename F>
-CV_HD void for_each_lanes(int64_t begin, int64_t end, F&& work) {
-  for (; begin + 16 <= end; begin += 16) work(std::integral_constant<int64_t, 16>{}, begin);
-  for (; begin + 4 <= end; begin += 4) work(std::integral_constant<int64_t, 4>{}, begin);
-  for (; begin < end; ++begin) work(std::integral_constant<int64_t, 1>{}, begin);
-}
+using roi::for_each_lanes;
+using roi::kLanes;
+using roi::Strides;
 
 // N channels of a region; `rows` is scratch (distinct rows, pooled_w, N)
 template <int64_t N, typename T>
@@ -63,7 +49,7 @@ CV_HD void gather_region(const RegionWeights<T>& r, const T* from, Strides in, c
 // x (N, C, H, W) and out (K, C, bins), or (N, H, W, C) and (K, bins, C) if nhwc
 template <typename T>
 void gather(const T* x, const T* rois, int64_t count, const Params& p, double work, T* out, bool nhwc) {
-  const int64_t block = 16, blocks = (p.channels + block - 1) / block, size = p.channels * p.bins();
+  const int64_t block = kLanes, blocks = (p.channels + block - 1) / block, size = p.channels * p.bins();
   const Strides in = Strides::of(nhwc, p.channels, p.plane()), to = Strides::of(nhwc, p.channels, p.bins());
   torch::stable::parallel_for(0, count * blocks, roi::grain_of_tasks(work, count * blocks),
                               [&](int64_t begin, int64_t end) {
@@ -134,33 +120,25 @@ CV_HD void scatter_region(const RegionWeights<T>& r, const T* grad, Strides out,
 template <typename T>
 void scatter(const roi::OutputGrad<T>& grad, const T* rois, int64_t count, const Params& p, double work,
              T* grad_input, bool nhwc_input) {
-  const int64_t block = 16, blocks = (p.channels + block - 1) / block, size = p.channels * p.bins();
-  const int64_t threads = torch::stable::get_num_threads(), bands = (threads + blocks - 1) / blocks;
+  const roi::Partition part = roi::Partition::of_lanes(p.channels);
   const Strides in = Strides::of(nhwc_input, p.channels, p.plane());
   const Strides from = Strides::of(grad.nhwc, p.channels, p.bins());
-  const int64_t tasks = blocks * bands, grain = roi::grain_of_tasks(work, tasks);
-  for_each_batch<T>(rois, count, p, [&](const std::vector<RegionWeights<T>>& weights, int64_t k0, int64_t n) {
-    torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
-      std::vector<T> rows, columns;
+  const auto new_adder = [&] {
+    return [&, rows = std::vector<T>(), columns = std::vector<T>()](
+               const RegionWeights<T>& r, int64_t k, int64_t c, int64_t size, int64_t band, int64_t bands) mutable {
+      rows.resize(std::max<size_t>(rows.size(), r.y.distinct() * p.pooled_w * part.block));
+      columns.resize(std::max<size_t>(columns.size(), r.x.distinct() * part.block));
+      const T* g = grad.data + k * p.channels * p.bins();
+      T* image = grad_input + r.image * p.plane() * p.channels;
       vectorized([&] {
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t c = task % blocks * block, last = std::min(c + block, p.channels);
-          for (int64_t k = 0; k < n; ++k) {
-            const RegionWeights<T>& r = weights[k];
-            if (r.image < 0) continue;
-            rows.resize(std::max<size_t>(rows.size(), r.y.distinct() * p.pooled_w * block));
-            columns.resize(std::max<size_t>(columns.size(), r.x.distinct() * block));
-            const T* g = grad.data + (k0 + k) * size;
-            T* image = grad_input + r.image * p.plane() * p.channels;
-            for_each_lanes(c, last, [&](auto lanes, int64_t first) {
-              scatter_region<lanes()>(r, g + first * from.channel, from, p, task / blocks, bands, rows.data(),
-                                      columns.data(), image + first * in.channel, in);
-            });
-          }
-        }
+        for_each_lanes(c, c + size, [&](auto lanes, int64_t first) {
+          scatter_region<lanes()>(r, g + first * from.channel, from, p, band, bands, rows.data(), columns.data(),
+                                  image + first * in.channel, in);
+        });
       });
-    });
-  });
+    };
+  };
+  add_weighted(rois, count, p, part, work, new_adder);
 }
 
 }  // namespace cv::roi_align

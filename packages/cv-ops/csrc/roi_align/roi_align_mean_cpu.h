@@ -106,25 +106,20 @@ CV_HD void spread_region(const RegionWeights<T>& r, const T* grad, int64_t strid
 template <typename T>
 void spread(const OutputGrad<T>& grad, const T* rois, int64_t count, const Params& p, double work, T* grad_input) {
   const Partition part = Partition::make(p.channels, tag<T>{});
-  const int64_t tasks = part.blocks * part.bands, grain = roi::grain_of_tasks(work, tasks);
-  for_each_batch<T>(rois, count, p, [&](const std::vector<RegionWeights<T>>& weights, int64_t first, int64_t n) {
-    parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
-      std::vector<T> columns(p.width * part.block), buffer(grad.nhwc ? 0 : p.bins() * part.block);
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t c = task % part.blocks * part.block, size = std::min(part.block, p.channels - c);
-        vectorized([&] {
-          for (int64_t k = 0; k < n; ++k) {
-            const RegionWeights<T>& r = weights[k];
-            if (r.image < 0) continue;
-            int64_t stride;
-            const T* g = grad.block(p, first + k, c, size, buffer.data(), stride);
-            spread_region(r, g, stride, p, c, size, task / part.blocks, part.bands, columns.data(),
-                          grad_input + r.image * p.plane() * p.channels);
-          }
-        });
-      }
-    });
-  });
+  const auto new_adder = [&] {
+    return [&, columns = std::vector<T>(p.width * part.block),
+            buffer = std::vector<T>(grad.nhwc ? 0 : p.bins() * part.block)](
+               const RegionWeights<T>& r, int64_t k, int64_t c, int64_t size, int64_t band, int64_t bands) mutable {
+      columns.resize(std::max<size_t>(columns.size(), r.x.distinct() * part.block));
+      vectorized([&] {
+        int64_t stride;
+        const T* g = grad.block(p, k, c, size, buffer.data(), stride);
+        spread_region(r, g, stride, p, c, size, band, bands, columns.data(),
+                      grad_input + r.image * p.plane() * p.channels);
+      });
+    };
+  };
+  add_weighted(rois, count, p, part, work, new_adder);
 }
 
 }  // namespace cv::roi_align

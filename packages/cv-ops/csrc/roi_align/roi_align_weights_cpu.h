@@ -83,32 +83,25 @@ struct RegionWeights {
   }
 };
 
-// use(weights, first, n): of the regions [first, first + n), for all regions in turn
-template <typename T, typename F>
-void for_each_batch(const T* rois, int64_t count, const Params& p, F&& use) {
-  std::vector<RegionWeights<T>> weights(std::min(count, kRegionsAtOnce));
-  for (int64_t first = 0; first < count; first += kRegionsAtOnce) {
-    const int64_t n = std::min(kRegionsAtOnce, count - first);
-    torch::stable::parallel_for(0, n, 64, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) weights[k].build(rois + 5 * (first + k), p);
-    });
-    use(weights, first, n);
-  }
+// roi::add_regions with these weights
+template <typename T, typename NewAdder>
+void add_weighted(const T* rois, int64_t count, const Params& p, const roi::Partition& part, double work,
+                  NewAdder&& new_adder) {
+  const auto batch_end = [&](int64_t first) { return std::min(first + kRegionsAtOnce, count); };
+  const auto new_maker = [&] { return [&](RegionWeights<T>& r, int64_t k) { r.build(rois + 5 * k, p); }; };
+  roi::add_regions<RegionWeights<T>>(count, p.channels, part, work, batch_end, new_maker, new_adder);
 }
 
 // Pixels that all regions read together, roughly: distinct rows, and the entries along them.
 template <typename T>
 double pixels_read(const T* rois, int64_t count, const Params& p) {
   const T bins_y = static_cast<T>(p.pooled_h), bins_x = static_cast<T>(p.pooled_w);
-  double total = 0;
-  for (int64_t k = 0; k < count; ++k) {
+  return roi::total_cost(count, p.channels >= roi::kFewChannels, [&](int64_t k) {
     const Region<T> r = make_region(rois + 5 * k, p);
-    if (r.image < 0) continue;
     const T rows = std::min({2 * r.y.grid * bins_y, std::abs(r.y.bin) * bins_y + 2, static_cast<T>(r.y.size)});
     const T entries = std::min(2 * r.x.grid, std::abs(r.x.bin) + T(1.5)) * bins_x;
-    total += static_cast<double>(rows) * static_cast<double>(std::min(entries, r.x.size + 2 * bins_x));
-  }
-  return total;
+    return r.image < 0 ? 0.0 : static_cast<double>(rows) * static_cast<double>(std::min(entries, r.x.size + 2 * bins_x));
+  });
 }
 
 }  // namespace cv::roi_align

@@ -95,9 +95,11 @@ struct Sampler {
     for (int32_t i = rows.begin; i < rows.end; ++i) {
       const A v = r.v.position(ph, i), y = r.cy + v * r.cos, x = r.cx + v * r.sin;
       A from = A(-4e30), to = A(4e30);
-      clip(y, -r.sin, p.height, from, to);
-      clip(x, r.cos, p.width, from, to);
-      if (from > to) continue;
+      if (r.u.grid >= roi::kManySamples) {
+        clip(y, -r.sin, p.height, from, to);
+        clip(x, r.cos, p.width, from, to);
+        if (from > to) continue;
+      }
       const roi::SampleRange columns =
           roi::samples_between(r.u.start + A(pw) * r.u.bin, r.u.bin / r.u.grid, r.u.grid, from, to);
       for (int32_t j = columns.begin; j < columns.end; ++j) {

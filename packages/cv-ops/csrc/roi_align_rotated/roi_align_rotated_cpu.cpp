@@ -33,7 +33,7 @@ Tensor roi_align_rotated_backward_cpu(const Tensor& grad, const Tensor& rois, do
   Tensor grad_input = grad;
   dispatch_float_double(opmath_dtype(grad.scalar_type()), "roi_align_rotated_backward", [&](auto t) {
     using T = typename decltype(t)::type;
-    grad_input = roi::mean_backward_cpu<T>(grad, Sampler<T>{p, regions.const_data_ptr<T>()});
+    grad_input = roi::mean_backward_cpu<T>(grad, Sampler<T>{p, regions.const_data_ptr<T>()}, channels_last_input);
   });
   return roi::hand_back(grad_input, grad.scalar_type(), channels_last_input);
 }

@@ -5,8 +5,10 @@
 // Everything is deterministic, on any number of threads: an element of the gradient belongs to one task, which
 // adds box after box.
 
+#include <cstring>
 #include <limits>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "../common/isa.h"
@@ -52,6 +54,29 @@ CV_HD void greatest(const T* from, int64_t pixel_stride, int64_t row_stride, int
   for (int64_t i = 0; i < Lanes; ++i) out[i] = best[i], index[i] = which[i];
 }
 
+// The same for eight channels, all pixels at once. As vectors: of so short a loop GCC makes scalar branches.
+template <typename T>
+CV_HD void greatest_of_eight(const T* from, int64_t pixel_stride, int64_t row_stride, int32_t width, Span y, Span x,
+                             T* CV_RESTRICT out, int32_t* CV_RESTRICT index) {
+  using Index = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  typedef T Values __attribute__((vector_size(8 * sizeof(T))));
+  typedef Index Indices __attribute__((vector_size(8 * sizeof(T))));
+  Values best, v;
+  std::memcpy(&best, from, sizeof best);
+  Indices which = Indices{} + static_cast<Index>(y.begin * width + x.begin);
+  for (int32_t row = y.begin; row < y.end; ++row, from += row_stride) {
+    const T* at = from;
+    for (int32_t pixel = row * width + x.begin; pixel < row * width + x.end; ++pixel, at += pixel_stride) {
+      std::memcpy(&v, at, sizeof v);
+      const Indices take = (v > best) | (v != v);
+      best = take ? v : best;
+      which = take ? Indices{} + static_cast<Index>(pixel) : which;
+    }
+  }
+  std::memcpy(out, &best, sizeof best);
+  for (int64_t i = 0; i < 8; ++i) index[i] = static_cast<int32_t>(which[i]);
+}
+
 // The same for all channels of an image (H, W, C)
 template <typename T>
 CV_HD void greatest_of_bin(const T* image, const Params& p, Span y, Span x, T* out, int32_t* index) {
@@ -64,15 +89,17 @@ CV_HD void greatest_of_bin(const T* image, const Params& p, Span y, Span x, T* o
       greatest<T, kWideLanes>(from + c, p.channels, row, width, y, x, false, out + c, index + c);
   for (; c + kLanes <= p.channels; c += kLanes)
     greatest<T, kLanes>(from + c, p.channels, row, width, y, x, false, out + c, index + c);
+  for (; c + 8 <= p.channels; c += 8)
+    greatest_of_eight<T>(from + c, p.channels, row, width, y, x, out + c, index + c);
   for (; c < p.channels; ++c) greatest<T, 1>(from + c, p.channels, row, width, y, x, false, out + c, index + c);
 }
 
 // x (N, H, W, C); out and argmax (K, C, bins), or (K, bins, C) if nhwc
 template <typename T>
-void pool_channels_last(const T* x, const T* rois, int64_t count, const Params& p, T* out, int32_t* argmax,
-                        bool nhwc) {
+void pool_channels_last(const T* x, const T* rois, int64_t count, const Params& p, double work, T* out,
+                        int32_t* argmax, bool nhwc) {
   const int64_t size = p.bins() * p.channels;
-  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count, roi::grain_of_tasks(work, count), [&](int64_t begin, int64_t end) {
     std::vector<T> best(nhwc ? 0 : size);
     std::vector<int32_t> index(nhwc ? 0 : size);
     for (int64_t k = begin; k < end; ++k) {
@@ -164,9 +191,9 @@ class PlanePool {
 
 // x (N, C, H, W); out and argmax (K, C, bins)
 template <typename T>
-void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, T* out, int32_t* argmax) {
+void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, double work, T* out, int32_t* argmax) {
   const int64_t blocks = (p.channels + kLanes - 1) / kLanes;
-  parallel_for(0, count * blocks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count * blocks, roi::grain_of_tasks(work, count * blocks), [&](int64_t begin, int64_t end) {
     PlanePool<T> planes;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t k = task / blocks, c = task % blocks * kLanes, n = std::min(kLanes, p.channels - c);
@@ -183,18 +210,49 @@ void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, T* o
   });
 }
 
+// A few channels, wherever they lie. x (N, C, H, W) and out, argmax (K, C, bins), or x (N, H, W, C) and (K, bins, C)
+// if nhwc.
+template <typename T>
+void pool_few(const T* x, const T* rois, int64_t count, const Params& p, double work, T* out, int32_t* argmax,
+              bool nhwc) {
+  const int64_t size = p.bins() * p.channels;
+  const auto width = static_cast<int32_t>(p.width);
+  const roi::Strides in = roi::Strides::of(nhwc, p.channels, p.plane());
+  const roi::Strides to = roi::Strides::of(nhwc, p.channels, p.bins());
+  parallel_for(0, count, roi::grain_of_tasks(work, count), [&](int64_t begin, int64_t end) {
+    std::vector<Span> columns(p.pooled_w);
+    for (int64_t k = begin; k < end; ++k) {
+      const Region r = make_region(rois + 5 * k, p);
+      std::fill_n(out + k * size, size, r.image < 0 ? std::numeric_limits<T>::quiet_NaN() : T(0));
+      std::fill_n(argmax + k * size, size, -1);
+      if (r.image < 0) continue;
+      const T* image = x + r.image * p.plane() * p.channels;
+      for (int64_t pw = 0; pw < p.pooled_w; ++pw) columns[pw] = r.x.span(pw, p.pooled_w);
+      for (int64_t ph = 0; ph < p.pooled_h; ++ph) {
+        const Span ys = r.y.span(ph, p.pooled_h);
+        for (int64_t pw = 0; pw < p.pooled_w; ++pw) {
+          const Span xs = columns[pw];
+          if (ys.empty() || xs.empty()) continue;
+          const T* from = image + (ys.begin * p.width + xs.begin) * in.item;
+          int64_t at = k * size + (ph * p.pooled_w + pw) * to.item;
+          for (int64_t c = 0; c < p.channels; ++c, at += to.channel, from += in.channel)
+            greatest<T, 1>(from, in.item, in.item * p.width, width, ys, xs, false, out + at, argmax + at);
+        }
+      }
+    }
+  });
+}
+
 // Pixels that all boxes read together, shared ones of neighbouring bins left out.
 template <typename T>
-double pixels_read(const T* rois, int64_t count, const Params& p) {
+double pixels_read(const T* rois, int64_t count, const Params& p, bool exactly) {
   const auto length = [](const Axis& a, int64_t bins) {
     return static_cast<double>(a.span(bins - 1, bins).end - a.span(0, bins).begin);
   };
-  double total = 0;
-  for (int64_t k = 0; k < count; ++k) {
+  return roi::total_cost(count, exactly, [&](int64_t k) {
     const Region r = make_region(rois + 5 * k, p);
-    if (r.image >= 0) total += length(r.y, p.pooled_h) * length(r.x, p.pooled_w);
-  }
-  return total;
+    return r.image < 0 ? 0.0 : length(r.y, p.pooled_h) * length(r.x, p.pooled_w);
+  });
 }
 
 std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& rois, double spatial_scale,
@@ -213,12 +271,17 @@ std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& rois,
     int32_t* index = argmax.mutable_data_ptr<int32_t>();
     roi::check_images("roi_pool", r, count, 5, p.batch);
     if (out.numel() == 0) return;
-    if (nhwc || pixels_read(r, count, p) > kTurnFrom * static_cast<double>(p.batch * p.plane())) {
+    const bool few = p.channels < roi::kFewChannels;
+    const double read = pixels_read(r, count, p, !few && !nhwc), work = 2 * read * static_cast<double>(p.channels);
+    if (few) {
+      const Tensor x = nhwc ? to_opmath(input) : as_contiguous(to_opmath(input));
+      pool_few(x.const_data_ptr<T>(), r, count, p, work, to, index, nhwc);
+    } else if (nhwc || read > kTurnFrom * static_cast<double>(p.batch * p.plane())) {
       const Tensor x = channels_last(to_opmath(input));
-      pool_channels_last(x.const_data_ptr<T>(), r, count, p, to, index, nhwc);
+      pool_channels_last(x.const_data_ptr<T>(), r, count, p, work, to, index, nhwc);
     } else {
       const Tensor x = as_contiguous(to_opmath(input));
-      pool_planes(x.const_data_ptr<T>(), r, count, p, to, index);
+      pool_planes(x.const_data_ptr<T>(), r, count, p, work, to, index);
     }
   });
   return {to_dtype(out, input.scalar_type()), argmax};
@@ -239,7 +302,8 @@ void spread_planes(const T* grad, const int32_t* argmax, const T* rois, int64_t 
                    T* grad_input) {
   constexpr int64_t planes = 8;
   const int64_t blocks = (p.channels + planes - 1) / planes;
-  parallel_for(0, p.batch * blocks, 1, [&](int64_t begin, int64_t end) {
+  const int64_t tasks = p.batch * blocks, grain = roi::grain_of_tasks(2.0 * static_cast<double>(count * p.channels * p.bins()), tasks);
+  parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / blocks, first = task % blocks * planes;
       const int64_t last = std::min(first + planes, p.channels);
@@ -260,7 +324,9 @@ template <typename T>
 void spread_channels_last(const T* grad, const int32_t* argmax, const T* rois, int64_t count, const Params& p,
                           T* grad_input) {
   const roi::Partition part = roi::Partition::make(p.channels, tag<T>{});
-  parallel_for(0, part.blocks * part.bands, 1, [&](int64_t begin, int64_t end) {
+  const int64_t tasks = part.blocks * part.bands;
+  const int64_t grain = roi::grain_of_tasks(2.0 * static_cast<double>(count * p.channels * p.bins()), tasks);
+  parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task % part.blocks * part.block, last = std::min(first + part.block, p.channels);
       const int64_t band = task / part.blocks;
