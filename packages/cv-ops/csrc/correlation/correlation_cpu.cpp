@@ -192,7 +192,8 @@ void backward(const Params& p, const T* grad, const Rows<opmath_t<T>>& other, in
   using A = opmath_t<T>;
   const int64_t patch = p.patch(), size = p.out_size(p.height) * p.out_size(p.width);
   const Shifts across(p, p.width), down(p, p.height);
-  parallel_for(0, p.batch * p.height, 1, [&](int64_t begin, int64_t end) {
+  const int64_t products = patch * patch * p.channels * other.columns;
+  parallel_for(0, p.batch * p.height, grain_for(products), [&](int64_t begin, int64_t end) {
     std::vector<A> weights(patch * (across.end - across.begin) * other.columns);
     std::vector<Term<A>> terms;
     for (int64_t task = begin; task < end; ++task) {
