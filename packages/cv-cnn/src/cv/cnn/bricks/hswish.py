@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cv.cnn.bricks.registry import ACTIVATION_LAYERS
 
@@ -21,6 +22,10 @@ class HSwish(nn.Hardswish):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(inplace)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the function to a tensor of any shape."""
+        return F.hardswish(x, inplace=self.inplace)
 
     def extra_repr(self) -> str:
         return "inplace=True" if self.inplace else ""
