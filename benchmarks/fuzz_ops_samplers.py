@@ -84,6 +84,12 @@ def _chamfer_distance(chance: random.Random) -> Call:
     return ops.chamfer_distance, [t.requires_grad_(chance.random() < 0.5) for t in sets]
 
 
+def _rotated_feature_align(chance: random.Random) -> Call:
+    x = maps(chance)
+    b = rotated(chance, len(x) * x.shape[2] * x.shape[3])
+    return ops.rotated_feature_align, [x, b, chance.choice([1.0, 0.25]), chance.choice([1, 5])]
+
+
 def _min_area_polygons(chance: random.Random) -> Call:
     return ops.min_area_polygons, [torch.rand(chance.randrange(0, 12), 18) * 20]
 
@@ -412,6 +418,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "roi_align of maxima": _roi(ops.roi_align, 0, "max", False),
     "roi_align_rotated": _roi_align_rotated,
     "roi_pool": _roi(ops.roi_pool),
+    "rotated_feature_align": _rotated_feature_align,
     "sigmoid_focal_loss": _focal(ops.sigmoid_focal_loss),
     "soft_nms": _soft_nms,
     "softmax_focal_loss": _focal(ops.softmax_focal_loss),

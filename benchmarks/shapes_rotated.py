@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from op_timing import mmcv_ops
 from shapes_draw import Case, Draw, Sampler, layout
-from torch import Tensor
+from torch import Tensor, nn
 
 from cv import ops
 
@@ -186,6 +186,29 @@ def _chamfer_distance(draw: Draw) -> Case:
     return Case(f"{batch} x ({n}, {m})", calls, (a, b))
 
 
+def composed_rotated_feature_align(x: Tensor, boxes: Tensor, points: int) -> Tensor:
+    """By grid_sample; what lies just outside the map is read otherwise."""
+    y, xs, w, h, angle = boxes.unbind(-1)
+    size = boxes.new_tensor([x.shape[3], x.shape[2]])
+    c, s, out = angle.cos(), angle.sin(), x
+    for along, across in ((0.0, 0.0), (0.5, 0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5))[:points]:
+        dx, dy = along * w, across * h
+        at = torch.stack([xs + dx * c - dy * s, y + dx * s + dy * c], -1)
+        out = out + nn.functional.grid_sample(x, (2 * at + 1) / size - 1, align_corners=False)
+    return out
+
+
+def _rotated_feature_align(draw: Draw) -> Case:
+    n, height, width, points = draw.choice([1, 2]), draw.log(1, 100), draw.log(1, 100), draw.choice([1, 5])
+    x = draw.map(n, draw.log(1, 256), height, width)
+    boxes = torch.rand(n, height, width, 5) * torch.tensor([height, width, 9.0, 9.0, 6.28])
+    calls = {"cv": lambda: ops.rotated_feature_align(x, boxes, 1.0, points)}
+    calls["composed"] = lambda: composed_rotated_feature_align(x, boxes, points)
+    if MM is not None:
+        calls["mmcv"] = lambda: MM.rotated_feature_align(x, boxes, 1.0, points)
+    return Case(f"{layout(x)}, points {points}", calls, (x.requires_grad_(),))
+
+
 def _points_in_polygons(draw: Draw) -> Case:
     points, count = _grid(draw.log(1, 20000), 1024.0), draw.log(1, 200)
     polygons = _quadrilaterals(draw, count, 1024.0)
@@ -202,4 +225,5 @@ SAMPLERS: dict[str, Sampler] = {
     "convex_iou": _convex_iou,
     "min_area_polygons": _min_area_polygons,
     "points_in_polygons": _points_in_polygons,
+    "rotated_feature_align": _rotated_feature_align,
 }

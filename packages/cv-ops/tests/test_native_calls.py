@@ -204,6 +204,7 @@ def test_regions_of_pixel_group(regions):
         ("nms_rotated", (1, 5), (None, 0.5, 0.1, 3)),
         ("points_in_polygons", (1, 2), ()),
         ("roi_align", (1, 3, 4, 4), (*NUMBERS, 2, True)),
+        ("rotated_feature_align", (1, 3, 4, 4), (1.0, 1)),
         ("tin_shift", (1, 2, 4, 3), (False,)),
     ],
 )
