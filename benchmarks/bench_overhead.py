@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +69,16 @@ def compare(
     for mode in modes:
         with torch.inference_mode(mode == "inference"):
             mine = requiring_grad(inputs) if mode == "gradient" else inputs
-            calls: dict[str, Call] = {"cv": lambda f=call, a=mine: f(*a)}  # type: ignore[misc]
+            calls: dict[str, Call] = {"cv": partial(call, *mine)}
             if peer is not None:
-                calls["torchvision"] = lambda f=peer, a=mine: f(*a)  # type: ignore[misc]
-            calls["torch.add"] = lambda t=mine[0]: torch.add(t, t)  # type: ignore[misc]
+                calls["torchvision"] = partial(peer, *mine)
+            calls["torch.add"] = partial(torch.add, mine[0], mine[0])
             if floor is not None:
-                bare = floor
-                given = floor_inputs
                 if mode == "gradient":
-                    bare, given = shortest_function(floor), requiring_grad(floor_inputs)
-                calls["floor"] = lambda f=bare, a=given: f(*a)  # type: ignore[misc]
+                    first, *rest = requiring_grad(floor_inputs)
+                    calls["floor"] = partial(shortest_function(floor), first, rest)
+                else:
+                    calls["floor"] = partial(floor, *floor_inputs)
             times = least_times(calls)
         least = times.pop("floor", None)
         report.add(f"{name}: {mode}", times, floor=least)
@@ -206,8 +207,11 @@ def outputs_with_gradient(call: Callable[..., Any], inputs: tuple[Any, ...]) -> 
 
 
 def shortest_function(op: Any) -> Callable[..., Any]:
-    """``op`` as a torch.autograd.Function that saves nothing, the preparations for functorch left out."""
-    formula: Any = type("Floor", (torch.autograd.Function,), {"forward": lambda ctx, *args: op(*args)})
+    """``op`` as a torch.autograd.Function that saves nothing, the preparations for functorch left out.
+
+    It takes the argument that has a gradient, and all others as one.
+    """
+    formula: Any = type("Floor", (torch.autograd.Function,), {"forward": lambda ctx, x, rest: op(x, *rest)})
     apply: Callable[..., Any] = super(torch.autograd.Function, formula).apply
     return apply
 

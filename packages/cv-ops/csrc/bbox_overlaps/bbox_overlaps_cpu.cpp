@@ -85,6 +85,6 @@ Tensor bbox_overlaps_cpu(const Tensor& bboxes1, const Tensor& bboxes2, bool fore
 STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("bbox_overlaps(Tensor bboxes1, Tensor bboxes2, bool foreground, bool aligned, int offset) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("bbox_overlaps", TORCH_BOX(&bbox_overlaps_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("bbox_overlaps", CV_BOX(&bbox_overlaps_cpu)); }
 
 }  // namespace cv::bbox_overlaps

@@ -2,6 +2,7 @@
 // the floor is M * N * sizeof(T) bytes over the memory bandwidth.
 
 #include "../common/cuda_utils.cuh"
+#include "../common/move.h"
 #include "bbox_overlaps.h"
 #include "bbox_overlaps_args.h"
 
@@ -65,7 +66,7 @@ void launch(const T* a, int64_t m, const T* b, int64_t n, bool aligned, opmath_t
 // Rows of four values must be aligned for the wide load; a view at an odd offset is copied.
 Tensor as_aligned(const Tensor& t) {
   const Tensor c = as_contiguous(t);
-  return aligned_to(c.const_data_ptr(), 4 * static_cast<size_t>(c.element_size())) ? c : torch::stable::clone(c);
+  return aligned_to(c.const_data_ptr(), 4 * static_cast<size_t>(element_size(c))) ? c : Tensor(torch::stable::clone(c));
 }
 
 Tensor bbox_overlaps_cuda(const Tensor& bboxes1, const Tensor& bboxes2, bool foreground, bool aligned,
@@ -86,6 +87,6 @@ Tensor bbox_overlaps_cuda(const Tensor& bboxes1, const Tensor& bboxes2, bool for
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("bbox_overlaps", TORCH_BOX(&bbox_overlaps_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("bbox_overlaps", CV_BOX(&bbox_overlaps_cuda)); }
 
 }  // namespace cv::bbox_overlaps

@@ -153,7 +153,7 @@ Tensor border_align_backward_cuda(const Tensor& grad, const Tensor& boxes, const
   const ScalarType dtype = grad.scalar_type();
   const bool nhwc = channels_last_input;
   Tensor grad_input = empty_4d(grad, n, c, h, w, opmath_dtype(dtype), nhwc);
-  torch::stable::zero_(grad_input);
+  zero_(grad_input);
   if (grad.numel() == 0 || grad_input.numel() == 0) return to_dtype(grad_input, dtype);
   const Tensor g = as_contiguous(grad), which = as_contiguous(samples), at = box_tensor(boxes, dtype);
   dispatch_float(dtype, "border_align_backward", [&](auto t) {
@@ -183,8 +183,8 @@ Tensor border_align_backward_cuda(const Tensor& grad, const Tensor& boxes, const
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("border_align", TORCH_BOX(&border_align_cuda));
-  m.impl("border_align_backward", TORCH_BOX(&border_align_backward_cuda));
+  m.impl("border_align", CV_BOX(&border_align_cuda));
+  m.impl("border_align_backward", CV_BOX(&border_align_backward_cuda));
 }
 
 }  // namespace cv::border_align

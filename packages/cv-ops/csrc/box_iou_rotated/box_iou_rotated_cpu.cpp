@@ -129,6 +129,6 @@ Tensor box_iou_rotated_cpu(const Tensor& bboxes1, const Tensor& bboxes2, bool fo
 STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("box_iou_rotated(Tensor bboxes1, Tensor bboxes2, bool foreground, bool aligned) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("box_iou_rotated", TORCH_BOX(&box_iou_rotated_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("box_iou_rotated", CV_BOX(&box_iou_rotated_cpu)); }
 
 }  // namespace cv::box_iou_rotated

@@ -95,6 +95,6 @@ Tensor box_iou_rotated_cuda(const Tensor& bboxes1, const Tensor& bboxes2, bool f
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("box_iou_rotated", TORCH_BOX(&box_iou_rotated_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("box_iou_rotated", CV_BOX(&box_iou_rotated_cuda)); }
 
 }  // namespace cv::box_iou_rotated

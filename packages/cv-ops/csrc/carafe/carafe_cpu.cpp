@@ -181,7 +181,7 @@ std::tuple<Tensor, Tensor> carafe_backward_cpu(const Tensor& grad, const Tensor&
   const ScalarType dtype = features.scalar_type(), acc = opmath_dtype(dtype);
   const bool last = is_channels_last(features);
   Tensor grad_features = empty_beside(features, {0}, acc);
-  Tensor grad_masks = grad.numel() == 0 && want_masks ? torch::stable::new_zeros(masks, masks.sizes(), acc)
+  Tensor grad_masks = grad.numel() == 0 && want_masks ? Tensor(torch::stable::new_zeros(masks, masks.sizes(), acc))
                                                       : empty_beside(masks, {0}, acc);
   const auto want = [&](bool nhwc) {
     if (want_features) grad_features = empty_4d(features, p.batch, p.channels, p.height, p.width, acc, nhwc);
@@ -226,8 +226,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
         "int scale_factor, bool want_features, bool want_masks) -> (Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("carafe", TORCH_BOX(&carafe_cpu));
-  m.impl("carafe_backward", TORCH_BOX(&carafe_backward_cpu));
+  m.impl("carafe", CV_BOX(&carafe_cpu));
+  m.impl("carafe_backward", CV_BOX(&carafe_backward_cpu));
 }
 
 }  // namespace cv::carafe

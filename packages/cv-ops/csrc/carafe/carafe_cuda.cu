@@ -196,7 +196,7 @@ std::tuple<Tensor, Tensor> carafe_backward_cuda(const Tensor& grad, const Tensor
   const Tensor x = in_layout(features, nhwc), m = as_contiguous(masks), g = in_layout(grad, nhwc);
   Tensor grad_features = want_features ? empty_4d(features, p.batch, p.channels, p.height, p.width, dtype, nhwc)
                                        : empty_beside(features, {0}, dtype);
-  Tensor grad_masks = want_masks ? torch::stable::new_zeros(masks, masks.sizes(), dtype) : empty_beside(masks, {0}, dtype);
+  Tensor grad_masks = want_masks ? Tensor(torch::stable::new_zeros(masks, masks.sizes(), dtype)) : empty_beside(masks, {0}, dtype);
   if (grad.numel() == 0) return {grad_features, grad_masks};
   dispatch_float(dtype, "carafe_backward", [&](auto t) {
     using T = typename decltype(t)::type;
@@ -225,8 +225,8 @@ std::tuple<Tensor, Tensor> carafe_backward_cuda(const Tensor& grad, const Tensor
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("carafe", TORCH_BOX(&carafe_cuda));
-  m.impl("carafe_backward", TORCH_BOX(&carafe_backward_cuda));
+  m.impl("carafe", CV_BOX(&carafe_cuda));
+  m.impl("carafe_backward", CV_BOX(&carafe_backward_cuda));
 }
 
 }  // namespace cv::carafe

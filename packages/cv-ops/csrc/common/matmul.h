@@ -16,11 +16,11 @@ inline Tensor matrix_view(const Tensor& like, const void* data, ScalarType dtype
 }
 
 // out = a @ b. The out= form, since autocast leaves that one alone: dtypes are the caller's choice here.
-inline void matmul_out(Tensor out, const Tensor& a, const Tensor& b) {
-  std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(b),
-                                    torch::stable::detail::from(out)};
+inline void matmul_out(const Tensor& out, const Tensor& a, const Tensor& b) {
+  const auto boxed = [](Tensor t) { return torch::stable::detail::from(t.release()); };
+  std::array<StableIValue, 3> stack{boxed(a), boxed(b), boxed(out)};
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "out", stack.data(), TORCH_ABI_VERSION));
-  (void)torch::stable::detail::to<Tensor>(stack[0]);
+  (void)Tensor(torch::stable::detail::to<AtenTensorHandle>(stack[0]));
 }
 
 }  // namespace cv

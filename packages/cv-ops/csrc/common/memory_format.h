@@ -25,7 +25,7 @@ inline bool is_channels_last(const Tensor& t) {
 
 // Elements in the order (N, H, W, C); no copy of a map with one channel or one pixel.
 inline Tensor channels_last(const Tensor& t) {
-  return has_channels_last_order(t) ? t : torch::stable::contiguous(t, MemoryFormat::ChannelsLast);
+  return has_channels_last_order(t) ? t : Tensor(torch::stable::contiguous(t, MemoryFormat::ChannelsLast));
 }
 
 // Uninitialised (n, c, h, w) beside `like`, in either layout.

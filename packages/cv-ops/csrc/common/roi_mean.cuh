@@ -107,7 +107,7 @@ Tensor mean_cuda(const Tensor& x, int64_t regions, const Params& p, bool nhwc, c
                  MakeSampler make_sampler) {
   Tensor out = empty_4d(x, regions, p.channels, p.pooled_h, p.pooled_w, x.scalar_type(), nhwc);
   if (out.numel() == 0) return out;
-  if (p.plane() == 0) return torch::stable::zero_(out);
+  if (p.plane() == 0) return zero_(out);
   dispatch_float(x.scalar_type(), "mean", [&](auto t) {
     using T = typename decltype(t)::type;
     constexpr int kPack = 16 / sizeof(T);

@@ -78,6 +78,6 @@ Tensor contour_expand_cpu(const Tensor& kernel_masks, const Tensor& kernel_label
 STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("contour_expand(Tensor kernel_masks, Tensor kernel_label, int min_kernel_area) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("contour_expand", TORCH_BOX(&contour_expand_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("contour_expand", CV_BOX(&contour_expand_cpu)); }
 
 }  // namespace cv::contour_expand

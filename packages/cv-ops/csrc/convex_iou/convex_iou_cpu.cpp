@@ -80,8 +80,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("convex_giou(Tensor pointsets, Tensor polygons) -> (Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("convex_iou", TORCH_BOX(&convex_iou_cpu));
-  m.impl("convex_giou", TORCH_BOX(&convex_giou_cpu));
+  m.impl("convex_iou", CV_BOX(&convex_iou_cpu));
+  m.impl("convex_giou", CV_BOX(&convex_giou_cpu));
 }
 
 }  // namespace cv::convex_iou

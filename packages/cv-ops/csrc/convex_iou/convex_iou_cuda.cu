@@ -76,8 +76,8 @@ std::tuple<Tensor, Tensor> convex_giou_cuda(const Tensor& pointsets, const Tenso
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("convex_iou", TORCH_BOX(&convex_iou_cuda));
-  m.impl("convex_giou", TORCH_BOX(&convex_giou_cuda));
+  m.impl("convex_iou", CV_BOX(&convex_iou_cuda));
+  m.impl("convex_giou", CV_BOX(&convex_giou_cuda));
 }
 
 }  // namespace cv::convex_iou

@@ -23,6 +23,7 @@ inline Lines lines_of(const Tensor& x, int64_t dim, bool nhwc) {
 }
 
 inline void check(const Tensor& input, int64_t dim) {
+  STD_TORCH_CHECK(is_floating(input), "corner_pool: input must have a floating dtype");
   STD_TORCH_CHECK(input.dim() == 4, "corner_pool: input must be [N, C, H, W]");
   STD_TORCH_CHECK(dim == 2 || dim == 3, "corner_pool: dim must be 2 or 3");
 }

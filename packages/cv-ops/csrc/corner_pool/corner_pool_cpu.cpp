@@ -164,8 +164,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("corner_pool_backward(Tensor grad, Tensor input, Tensor output, int dim, bool reverse) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("corner_pool", TORCH_BOX(&forward_cpu));
-  m.impl("corner_pool_backward", TORCH_BOX(&backward_cpu));
+  m.impl("corner_pool", CV_BOX(&forward_cpu));
+  m.impl("corner_pool_backward", CV_BOX(&backward_cpu));
 }
 
 }  // namespace cv::corner_pool

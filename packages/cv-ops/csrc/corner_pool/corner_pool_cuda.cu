@@ -166,8 +166,8 @@ Tensor backward_cuda(const Tensor& grad, const Tensor& input, const Tensor& outp
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("corner_pool", TORCH_BOX(&forward_cuda));
-  m.impl("corner_pool_backward", TORCH_BOX(&backward_cuda));
+  m.impl("corner_pool", CV_BOX(&forward_cuda));
+  m.impl("corner_pool_backward", CV_BOX(&backward_cuda));
 }
 
 }  // namespace cv::corner_pool

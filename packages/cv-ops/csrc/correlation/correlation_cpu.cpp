@@ -268,8 +268,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
         ") -> (Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("correlation", TORCH_BOX(&forward_cpu));
-  m.impl("correlation_backward", TORCH_BOX(&backward_cpu));
+  m.impl("correlation", CV_BOX(&forward_cpu));
+  m.impl("correlation_backward", CV_BOX(&backward_cpu));
 }
 
 }  // namespace cv::correlation

@@ -151,8 +151,8 @@ std::tuple<Tensor, Tensor> backward_cuda(const Tensor& grad, const Tensor& input
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("correlation", TORCH_BOX(&forward_cuda));
-  m.impl("correlation_backward", TORCH_BOX(&backward_cuda));
+  m.impl("correlation", CV_BOX(&forward_cuda));
+  m.impl("correlation_backward", CV_BOX(&backward_cuda));
 }
 
 }  // namespace cv::correlation

@@ -86,7 +86,7 @@ class GradientTensors {
   Tensor make(const Tensor& like, bool wanted, int64_t n, int64_t c, int64_t h, int64_t w, bool last) const {
     if (!wanted) return empty_beside(like, {0}, dtype_);
     Tensor t = empty_4d(like, n, c, h, w, dtype_, last);
-    return torch::stable::zero_(t);
+    return zero_(t);
   }
   static Tensor convert(const Tensor& t, ScalarType dtype, bool last) {
     if (t.dim() != 4) return to_dtype(t, dtype);

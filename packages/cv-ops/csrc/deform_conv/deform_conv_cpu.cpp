@@ -390,8 +390,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
       "-> (Tensor, Tensor, Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("deform_conv2d", TORCH_BOX(&deform_conv2d_cpu));
-  m.impl("deform_conv2d_backward", TORCH_BOX(&deform_conv2d_backward_cpu));
+  m.impl("deform_conv2d", CV_BOX(&deform_conv2d_cpu));
+  m.impl("deform_conv2d_backward", CV_BOX(&deform_conv2d_backward_cpu));
 }
 
 }  // namespace cv::deform_conv

@@ -277,7 +277,7 @@ Tensor deform_conv2d_cuda(const Tensor& input, const Tensor& offset, const std::
     using T = typename decltype(t)::type;
     T* data = out.mutable_data_ptr<T>();
     if (is_empty(g)) {
-      torch::stable::zero_(out);
+      zero_(out);
     } else {
       const Inputs in(input, offset, mask, weight, dtype);
       const CudaBackend<T> backend(in, g, scope.stream, false);
@@ -320,8 +320,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward_cuda(
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("deform_conv2d", TORCH_BOX(&deform_conv2d_cuda));
-  m.impl("deform_conv2d_backward", TORCH_BOX(&deform_conv2d_backward_cuda));
+  m.impl("deform_conv2d", CV_BOX(&deform_conv2d_cuda));
+  m.impl("deform_conv2d_backward", CV_BOX(&deform_conv2d_backward_cuda));
 }
 
 }  // namespace cv::deform_conv

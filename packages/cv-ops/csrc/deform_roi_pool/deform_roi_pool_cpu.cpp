@@ -186,9 +186,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
         CV_DEFORM_ROI_POOL_NUMBERS ") -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("deform_roi_pool", TORCH_BOX(&deform_roi_pool_cpu));
-  m.impl("deform_roi_pool_backward", TORCH_BOX(&deform_roi_pool_backward_cpu));
-  m.impl("deform_roi_pool_offset_backward", TORCH_BOX(&deform_roi_pool_offset_backward_cpu));
+  m.impl("deform_roi_pool", CV_BOX(&deform_roi_pool_cpu));
+  m.impl("deform_roi_pool_backward", CV_BOX(&deform_roi_pool_backward_cpu));
+  m.impl("deform_roi_pool_offset_backward", CV_BOX(&deform_roi_pool_offset_backward_cpu));
 }
 
 }  // namespace cv::deform_roi_pool

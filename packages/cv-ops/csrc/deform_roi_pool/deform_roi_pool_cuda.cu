@@ -39,7 +39,7 @@ Tensor deform_roi_pool_backward_cuda(const Tensor& grad, const Tensor& rois, std
   CudaScope scope(grad);
   const Coordinates at(rois, offset, grad.scalar_type());
   Tensor grad_input = empty_4d(grad, n, c, h, w, opmath_dtype(grad.scalar_type()), channels_last_input);
-  torch::stable::zero_(grad_input);
+  zero_(grad_input);
   roi::add_mean_backward_cuda(grad, grad_input, p, channels_last_input, deterministic, scope.stream,
                               sampler_of(at, p));
   return to_dtype(grad_input, grad.scalar_type());
@@ -98,7 +98,7 @@ Tensor deform_roi_pool_offset_backward_cuda(const Tensor& grad, const Tensor& in
   const Coordinates at(rois, offset, dtype);
   Tensor grad_offset = empty_beside(grad, {rois.size(0), 2, pooled_h, pooled_w}, opmath_dtype(dtype));
   if (grad_offset.numel() == 0) return to_dtype(grad_offset, offset.scalar_type());
-  if (input.numel() == 0) return to_dtype(torch::stable::zero_(grad_offset), offset.scalar_type());
+  if (input.numel() == 0) return to_dtype(zero_(grad_offset), offset.scalar_type());
   const bool nhwc = is_channels_last(input);
   const Tensor x = in_layout(input, nhwc), g = in_layout(to_dtype(grad, dtype), nhwc);
   dispatch_float(dtype, "deform_roi_pool_offset_backward", [&](auto t) {
@@ -116,9 +116,9 @@ Tensor deform_roi_pool_offset_backward_cuda(const Tensor& grad, const Tensor& in
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("deform_roi_pool", TORCH_BOX(&deform_roi_pool_cuda));
-  m.impl("deform_roi_pool_backward", TORCH_BOX(&deform_roi_pool_backward_cuda));
-  m.impl("deform_roi_pool_offset_backward", TORCH_BOX(&deform_roi_pool_offset_backward_cuda));
+  m.impl("deform_roi_pool", CV_BOX(&deform_roi_pool_cuda));
+  m.impl("deform_roi_pool_backward", CV_BOX(&deform_roi_pool_backward_cuda));
+  m.impl("deform_roi_pool_offset_backward", CV_BOX(&deform_roi_pool_offset_backward_cuda));
 }
 
 }  // namespace cv::deform_roi_pool

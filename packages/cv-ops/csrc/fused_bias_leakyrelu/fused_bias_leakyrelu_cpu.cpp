@@ -186,8 +186,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("fused_bias_leakyrelu_backward(Tensor grad, Tensor output, float slope, float scale) -> (Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("fused_bias_leakyrelu", TORCH_BOX(&forward_cpu));
-  m.impl("fused_bias_leakyrelu_backward", TORCH_BOX(&backward_cpu));
+  m.impl("fused_bias_leakyrelu", CV_BOX(&forward_cpu));
+  m.impl("fused_bias_leakyrelu_backward", CV_BOX(&backward_cpu));
 }
 
 }  // namespace cv::fused_bias_leakyrelu

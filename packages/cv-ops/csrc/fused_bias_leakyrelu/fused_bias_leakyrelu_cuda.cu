@@ -205,8 +205,8 @@ std::tuple<Tensor, Tensor> backward_cuda(const Tensor& grad, const Tensor& outpu
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("fused_bias_leakyrelu", TORCH_BOX(&forward_cuda));
-  m.impl("fused_bias_leakyrelu_backward", TORCH_BOX(&backward_cuda));
+  m.impl("fused_bias_leakyrelu", CV_BOX(&forward_cuda));
+  m.impl("fused_bias_leakyrelu_backward", CV_BOX(&backward_cuda));
 }
 
 }  // namespace cv::fused_bias_leakyrelu

@@ -27,6 +27,6 @@ Tensor min_area_polygons_cpu(const Tensor& pointsets) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) { m.def("min_area_polygons(Tensor pointsets) -> Tensor"); }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("min_area_polygons", TORCH_BOX(&min_area_polygons_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("min_area_polygons", CV_BOX(&min_area_polygons_cpu)); }
 
 }  // namespace cv::min_area_polygons

@@ -30,6 +30,6 @@ Tensor min_area_polygons_cuda(const Tensor& pointsets) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("min_area_polygons", TORCH_BOX(&min_area_polygons_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("min_area_polygons", CV_BOX(&min_area_polygons_cuda)); }
 
 }  // namespace cv::min_area_polygons

@@ -367,7 +367,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor
   check_grad(grad, value, p);
   const ScalarType acc = opmath_dtype(value.scalar_type());
   const auto zeros_like = [&](const Tensor& t, bool wanted) {
-    return wanted ? torch::stable::new_zeros(t, t.sizes(), acc) : empty_beside(t, {0}, acc);
+    return wanted ? Tensor(torch::stable::new_zeros(t, t.sizes(), acc)) : empty_beside(t, {0}, acc);
   };
   const Tensor grad_value = zeros_like(value, want_value), grad_locations = zeros_like(locations, want_samples),
                grad_weights = zeros_like(weights, want_samples);
@@ -399,8 +399,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
         ", bool want_value, bool want_samples, bool deterministic) -> (Tensor, Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("multi_scale_deform_attn", TORCH_BOX(&forward_cpu));
-  m.impl("multi_scale_deform_attn_backward", TORCH_BOX(&backward_cpu));
+  m.impl("multi_scale_deform_attn", CV_BOX(&forward_cpu));
+  m.impl("multi_scale_deform_attn_backward", CV_BOX(&backward_cpu));
 }
 
 }  // namespace cv::multi_scale_deform_attn

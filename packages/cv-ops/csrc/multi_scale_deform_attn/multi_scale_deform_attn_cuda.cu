@@ -308,7 +308,7 @@ Tensor forward_cuda(const Tensor& value, const Tensor& shapes, const Tensor& sta
   const Prepared in(value, shapes, starts, locations, weights);
   Tensor out = empty_beside(value, {in.p.batch, in.p.queries, in.p.key_stride()}, value.scalar_type());
   if (out.numel() == 0) return out;
-  if (in.p.samples() == 0) return torch::stable::zero_(out);
+  if (in.p.samples() == 0) return zero_(out);
   dispatch_types(value, locations, weights, [&](auto t, auto u) {
     using T = typename decltype(t)::type;
     using U = typename decltype(u)::type;
@@ -348,7 +348,7 @@ std::tuple<Tensor, Tensor, Tensor> backward_cuda(const Tensor& grad, const Tenso
   STD_TORCH_CHECK(on_same_device(grad, value), "multi_scale_deform_attn_backward: grad must be on the device of value");
   const Tensor g = as_contiguous(grad);
   const auto zeros_like = [&](const Tensor& t, bool wanted, ScalarType dtype) {
-    return wanted ? torch::stable::new_zeros(t, t.sizes(), dtype) : empty_beside(t, {0}, dtype);
+    return wanted ? Tensor(torch::stable::new_zeros(t, t.sizes(), dtype)) : empty_beside(t, {0}, dtype);
   };
   const Tensor grad_value = zeros_like(value, want_value, opmath_dtype(value.scalar_type()));
   const Tensor grad_locations = zeros_like(locations, want_samples, in.locations.scalar_type());
@@ -383,8 +383,8 @@ std::tuple<Tensor, Tensor, Tensor> backward_cuda(const Tensor& grad, const Tenso
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("multi_scale_deform_attn", TORCH_BOX(&forward_cuda));
-  m.impl("multi_scale_deform_attn_backward", TORCH_BOX(&backward_cuda));
+  m.impl("multi_scale_deform_attn", CV_BOX(&forward_cuda));
+  m.impl("multi_scale_deform_attn_backward", CV_BOX(&backward_cuda));
 }
 
 }  // namespace cv::multi_scale_deform_attn

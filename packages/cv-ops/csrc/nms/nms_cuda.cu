@@ -68,6 +68,6 @@ std::tuple<Tensor, Tensor> nms_cuda(const Tensor& boxes, const Tensor& scores, c
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("nms", TORCH_BOX(&nms_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("nms", CV_BOX(&nms_cuda)); }
 
 }  // namespace cv::nms

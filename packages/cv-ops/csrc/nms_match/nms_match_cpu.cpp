@@ -63,6 +63,6 @@ Tensor nms_match_cpu(const Tensor& boxes, const Tensor& keep, double iou_thresho
 STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("nms_match(Tensor boxes, Tensor keep, float iou_threshold) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("nms_match", TORCH_BOX(&nms_match_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("nms_match", CV_BOX(&nms_match_cpu)); }
 
 }  // namespace cv::nms_match

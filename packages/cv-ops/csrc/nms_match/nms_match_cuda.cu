@@ -60,6 +60,6 @@ Tensor nms_match_cuda(const Tensor& boxes, const Tensor& keep, double iou_thresh
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("nms_match", TORCH_BOX(&nms_match_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("nms_match", CV_BOX(&nms_match_cuda)); }
 
 }  // namespace cv::nms_match

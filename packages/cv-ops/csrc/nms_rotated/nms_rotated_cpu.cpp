@@ -94,6 +94,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("nms_rotated(Tensor dets, Tensor scores, Tensor? groups, float iou_threshold, float score_threshold, "
         "int max_num) -> (Tensor dets, Tensor keep)");
 }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("nms_rotated", TORCH_BOX(&nms_rotated_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("nms_rotated", CV_BOX(&nms_rotated_cpu)); }
 
 }  // namespace cv::nms_rotated

@@ -66,6 +66,6 @@ std::tuple<Tensor, Tensor> nms_rotated_cuda(const Tensor& dets, const Tensor& sc
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("nms_rotated", TORCH_BOX(&nms_rotated_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("nms_rotated", CV_BOX(&nms_rotated_cuda)); }
 
 }  // namespace cv::nms_rotated

@@ -245,6 +245,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("pixel_group(Tensor score, Tensor mask, Tensor embedding, Tensor kernel_label, Tensor kernel_contour, "
         "int kernel_region_num, float distance_threshold) -> (Tensor scores, Tensor pixels, Tensor offsets)");
 }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("pixel_group", TORCH_BOX(&pixel_group_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("pixel_group", CV_BOX(&pixel_group_cpu)); }
 
 }  // namespace cv::pixel_group

@@ -68,6 +68,6 @@ Tensor points_in_polygons_cpu(const Tensor& points, const Tensor& polygons) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) { m.def("points_in_polygons(Tensor points, Tensor polygons) -> Tensor"); }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("points_in_polygons", TORCH_BOX(&points_in_polygons_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("points_in_polygons", CV_BOX(&points_in_polygons_cpu)); }
 
 }  // namespace cv::points_in_polygons

@@ -39,6 +39,6 @@ Tensor points_in_polygons_cuda(const Tensor& points, const Tensor& polygons) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("points_in_polygons", TORCH_BOX(&points_in_polygons_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("points_in_polygons", CV_BOX(&points_in_polygons_cuda)); }
 
 }  // namespace cv::points_in_polygons

@@ -129,8 +129,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("psa_mask_backward(Tensor grad, int mask_h, int mask_w, bool distribute) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("psa_mask", TORCH_BOX(&forward_cpu));
-  m.impl("psa_mask_backward", TORCH_BOX(&backward_cpu));
+  m.impl("psa_mask", CV_BOX(&forward_cpu));
+  m.impl("psa_mask_backward", CV_BOX(&backward_cpu));
 }
 
 }  // namespace cv::psa_mask

@@ -107,8 +107,8 @@ Tensor backward_cuda(const Tensor& grad, int64_t mask_h, int64_t mask_w, bool di
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("psa_mask", TORCH_BOX(&forward_cuda));
-  m.impl("psa_mask_backward", TORCH_BOX(&backward_cuda));
+  m.impl("psa_mask", CV_BOX(&forward_cuda));
+  m.impl("psa_mask_backward", CV_BOX(&backward_cuda));
 }
 
 }  // namespace cv::psa_mask

@@ -48,8 +48,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
         ", SymInt n, SymInt c, SymInt h, SymInt w, bool channels_last, bool deterministic) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("roi_align_rotated", TORCH_BOX(&roi_align_rotated_cpu));
-  m.impl("roi_align_rotated_backward", TORCH_BOX(&roi_align_rotated_backward_cpu));
+  m.impl("roi_align_rotated", CV_BOX(&roi_align_rotated_cpu));
+  m.impl("roi_align_rotated_backward", CV_BOX(&roi_align_rotated_backward_cpu));
 }
 
 }  // namespace cv::roi_align_rotated

@@ -36,7 +36,7 @@ Tensor roi_align_rotated_backward_cuda(const Tensor& grad, const Tensor& rois, d
   CudaScope scope(grad);
   const Tensor regions = region_tensor(rois, grad.scalar_type());
   Tensor grad_input = empty_4d(grad, n, c, h, w, opmath_dtype(grad.scalar_type()), channels_last_input);
-  torch::stable::zero_(grad_input);
+  zero_(grad_input);
   roi::add_mean_backward_cuda(grad, grad_input, p, channels_last_input, deterministic, scope.stream,
                               sampler_of(regions, p));
   return to_dtype(grad_input, grad.scalar_type());
@@ -45,8 +45,8 @@ Tensor roi_align_rotated_backward_cuda(const Tensor& grad, const Tensor& rois, d
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("roi_align_rotated", TORCH_BOX(&roi_align_rotated_cuda));
-  m.impl("roi_align_rotated_backward", TORCH_BOX(&roi_align_rotated_backward_cuda));
+  m.impl("roi_align_rotated", CV_BOX(&roi_align_rotated_cuda));
+  m.impl("roi_align_rotated_backward", CV_BOX(&roi_align_rotated_backward_cuda));
 }
 
 }  // namespace cv::roi_align_rotated

@@ -148,7 +148,7 @@ Tensor roi_pool_backward_cuda(const Tensor& grad, const Tensor& rois, const Tens
   const ScalarType dtype = grad.scalar_type();
   const bool nhwc = channels_last_input;
   Tensor grad_input = empty_4d(grad, n, c, h, w, opmath_dtype(dtype), nhwc);
-  torch::stable::zero_(grad_input);
+  zero_(grad_input);
   if (grad.numel() == 0 || grad_input.numel() == 0) return to_dtype(grad_input, dtype);
   const Tensor g = in_layout(grad, nhwc), at = in_layout(argmax, nhwc), regions = region_tensor(rois, dtype);
   dispatch_float(dtype, "roi_pool_backward", [&](auto t) {
@@ -179,8 +179,8 @@ Tensor roi_pool_backward_cuda(const Tensor& grad, const Tensor& rois, const Tens
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("roi_pool", TORCH_BOX(&roi_pool_cuda));
-  m.impl("roi_pool_backward", TORCH_BOX(&roi_pool_backward_cuda));
+  m.impl("roi_pool", CV_BOX(&roi_pool_cuda));
+  m.impl("roi_pool_backward", CV_BOX(&roi_pool_backward_cuda));
 }
 
 }  // namespace cv::roi_pool

@@ -181,8 +181,8 @@ Tensor backward_cuda(const Tensor& grad, const Tensor& input, const Tensor& targ
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("sigmoid_focal_loss", TORCH_BOX(&forward_cuda));
-  m.impl("sigmoid_focal_loss_backward", TORCH_BOX(&backward_cuda));
+  m.impl("sigmoid_focal_loss", CV_BOX(&forward_cuda));
+  m.impl("sigmoid_focal_loss_backward", CV_BOX(&backward_cuda));
 }
 
 }  // namespace cv::sigmoid_focal_loss

@@ -199,6 +199,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("soft_nms(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold, float sigma, float min_score, "
         "int method, int offset) -> (Tensor dets, Tensor keep)");
 }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("soft_nms", TORCH_BOX(&soft_nms_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("soft_nms", CV_BOX(&soft_nms_cpu)); }
 
 }  // namespace cv::soft_nms

@@ -181,6 +181,6 @@ std::tuple<Tensor, Tensor> soft_nms_cuda(const Tensor& boxes, const Tensor& scor
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("soft_nms", TORCH_BOX(&soft_nms_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("soft_nms", CV_BOX(&soft_nms_cuda)); }
 
 }  // namespace cv::soft_nms

@@ -367,8 +367,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
         "float gamma, float alpha, int reduction) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("softmax_focal_loss", TORCH_BOX(&forward_cpu));
-  m.impl("softmax_focal_loss_backward", TORCH_BOX(&backward_cpu));
+  m.impl("softmax_focal_loss", CV_BOX(&forward_cpu));
+  m.impl("softmax_focal_loss_backward", CV_BOX(&backward_cpu));
 }
 
 }  // namespace cv::softmax_focal_loss

@@ -37,6 +37,6 @@ Tensor tin_shift_cpu(const Tensor& input, const Tensor& shift, bool back) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) { m.def("tin_shift(Tensor input, Tensor shift, bool back) -> Tensor"); }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("tin_shift", TORCH_BOX(&tin_shift_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("tin_shift", CV_BOX(&tin_shift_cpu)); }
 
 }  // namespace cv::tin_shift

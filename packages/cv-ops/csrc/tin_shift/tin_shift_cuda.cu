@@ -58,6 +58,6 @@ Tensor tin_shift_cuda(const Tensor& input, const Tensor& shift, bool back) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("tin_shift", TORCH_BOX(&tin_shift_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("tin_shift", CV_BOX(&tin_shift_cuda)); }
 
 }  // namespace cv::tin_shift

@@ -366,6 +366,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("upfirdn2d(Tensor input, Tensor kernel, int up_x, int up_y, int down_x, int down_y, SymInt pad_x0, "
         "SymInt pad_x1, SymInt pad_y0, SymInt pad_y1, bool flip) -> Tensor");
 }
-STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("upfirdn2d", TORCH_BOX(&upfirdn2d_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("upfirdn2d", CV_BOX(&upfirdn2d_cpu)); }
 
 }  // namespace cv::upfirdn2d

@@ -180,6 +180,6 @@ Tensor upfirdn2d_cuda(const Tensor& input, const Tensor& kernel, int64_t up_x, i
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("upfirdn2d", TORCH_BOX(&upfirdn2d_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) { m.impl("upfirdn2d", CV_BOX(&upfirdn2d_cuda)); }
 
 }  // namespace cv::upfirdn2d

@@ -45,6 +45,7 @@ def register(
     setup_context: SetupContext | None = None,
     backward: Backward | None = None,
     differentiable: bool = True,
+    first_only: bool = False,
     autocast: Literal["float32", "lower"] | None = None,
 ) -> Callable[..., Any]:
     """Registers everything that belongs to one operator.
@@ -61,6 +62,8 @@ def register(
             what a ``…_backward`` operator gets whose second derivative is not defined, instead of
             autograd's silence.
         differentiable: False for an operator whose outputs are integers: no autograd kernel, no cost.
+        first_only: True where the outputs after the first are nothing but what the backward needs: they have
+            no gradient, and a caller must not use them (in grad mode it gets None in their place).
         autocast: Under ``torch.autocast``: ``"float32"`` computes in float32; ``"lower"`` in the
             autocast dtype, as convolutions do; None leaves inputs as they are. Float64 is never cast.
 
@@ -72,12 +75,15 @@ def register(
         raise ValueError(
             f"{op}: the schema must have neither defaults nor keyword-only arguments, got {schema}"
         )
+    are_tensors = ["Tensor" in str(a.type) for a in schema.arguments]
+    if are_tensors != sorted(are_tensors, reverse=True):
+        raise ValueError(f"{op}: the schema must have tensors before numbers, got {schema}")
     name = schema.name.removeprefix("cv::")
     check = check or _accept
     torch.library.register_fake(op, _checked(op, fake, check), lib=_library)
     if differentiable:
         setup, formula = setup_context or _save_nothing, backward or _not_differentiable(name)
-        call = _register_autograd(op, name, setup, formula, check)
+        call = _register_autograd(op, name, setup, formula, check, first_only)
     else:
         call = _caller(op, check)
     if autocast is not None:
@@ -114,11 +120,12 @@ def _differentiable_caller(
 ) -> Callable[..., Any]:
     """The same for an operator with a gradient, less the dispatch to autograd."""
     is_compiling, in_inference = torch.compiler.is_compiling, torch.is_inference_mode_enabled
-    in_transform, in_trace = _C._are_functorch_transforms_active, _C._get_tracing_state
+    in_transform, in_trace = _C._are_functorch_transforms_active, _C._is_tracing
     in_autocast, is_grad_enabled = _C._is_any_autocast_enabled, torch.is_grad_enabled
     below_autograd, overridden = _C._AutoDispatchBelowAutograd, has_torch_function
     call_below = _below_python(op)
-    tensors = tuple(i for i, a in enumerate(op._schema.arguments) if "Tensor" in str(a.type))
+    count = _tensor_count(op)
+    tensors, has_numbers = range(count), count < len(op._schema.arguments)
 
     def call(*args: Any) -> Any:
         if is_compiling():
@@ -130,12 +137,12 @@ def _differentiable_caller(
             if in_inference():
                 return call_below(*args)
             # Function transforms, torch.jit.trace and autocast work above autograd, on the operator.
-            if in_transform() or in_trace() is not None or in_autocast():
+            if in_transform() or in_trace() or in_autocast():
                 return op(*args)
             if is_grad_enabled():
                 for i in tensors:
                     if getattr(args[i], "requires_grad", False):  # None, or what the operator will refuse
-                        return apply(*args)
+                        return apply(*args[:count], args[count:]) if has_numbers else apply(*args)
             guard = below_autograd()  # in force from here on; a with statement takes another microsecond
             try:
                 return call_below(*args)
@@ -154,6 +161,11 @@ def _below_python(op: torch._ops.OpOverload) -> Callable[..., Any]:
         return partial(_C._dispatch_call_boxed, op._handle)
     except AttributeError:  # a future torch
         return op
+
+
+def _tensor_count(op: torch._ops.OpOverload) -> int:
+    """How many of the arguments are tensors: the first ones."""
+    return sum("Tensor" in str(a.type) for a in op._schema.arguments)
 
 
 def _accept(*args: Any) -> None:
@@ -177,15 +189,21 @@ def _checked(op: torch._ops.OpOverload, fake: Callable[..., Any], check: Check) 
 
 
 def _register_autograd(
-    op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward, check: Check
+    op: torch._ops.OpOverload,
+    name: str,
+    setup: SetupContext,
+    backward: Backward,
+    check: Check,
+    first_only: bool,
 ) -> Callable[..., Any]:
     """Registers the formula, and returns what calls the operator."""
     try:
-        formula, eager_formula = _autograd_formulas(op, name, setup, backward)
+        formula, eager_formula = _autograd_formulas(op, name, setup, backward, first_only)
         kernel = _autograd_kernel(op, formula)
         call = _differentiable_caller(op, _apply_of(eager_formula), check)
     except AttributeError:
         # A future torch that renamed what torch.library itself uses inside: slower, and the same result.
+        setup = _marking_the_rest(setup) if first_only else setup
         torch.library.register_autograd(op, backward, setup_context=setup, lib=_library)
         return _caller(op, check)
     _library.impl(name, kernel, "Autograd", with_keyset=True)
@@ -193,28 +211,34 @@ def _register_autograd(
 
 
 def _autograd_formulas(
-    op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward
+    op: torch._ops.OpOverload, name: str, setup: SetupContext, backward: Backward, first_only: bool
 ) -> tuple[Any, Any]:
     """For calls that come through the dispatcher, with its keyset last, and for those that do not."""
     below_autograd = _C._AutoDispatchBelowAutograd
     call_below, redispatch = _below_python(op), op._handle.redispatch_boxed  # what op.redispatch calls
-    argument_count = len(op._schema.arguments)
+    argument_count, tensor_count = len(op._schema.arguments), _tensor_count(op)
+    numbers = argument_count - tensor_count
+    dispatched_setup = _marking_the_rest(setup) if first_only else setup
+    nothing = (None,) * (len(op._schema.returns) - 1)
 
-    # Grad mode is off in here.
+    # Grad mode is off in here. Each argument of a Function and each of its outputs takes a while, so numbers come
+    # as one tuple, and what only the backward needs is not an output.
     def forward(ctx: Any, *inputs: Any) -> Any:
+        if numbers:
+            inputs = (*inputs[:tensor_count], *inputs[tensor_count])
         guard = below_autograd()
         try:
             output = call_below(*inputs)
         finally:
             del guard
         setup(ctx, inputs, output)
-        return output
+        return (output[0], *nothing) if first_only else output
 
     # The keyset comes last, so that ctx.needs_input_grad[i] belongs to argument i.
     def forward_with_keyset(ctx: Any, *inputs_and_keyset: Any) -> Any:
         inputs = inputs_and_keyset[:-1]
         output = redispatch(inputs_and_keyset[-1], *inputs)
-        setup(ctx, inputs, output)
+        dispatched_setup(ctx, inputs, output)
         return output
 
     def checked_backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
@@ -228,11 +252,25 @@ def _autograd_formulas(
             )
         return result
 
+    def eager_backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        result = checked_backward(ctx, *grads)
+        return (*result[:tensor_count], None) if numbers else result
+
     def backward_with_keyset(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         return (*checked_backward(ctx, *grads), None)
 
     through_dispatcher = _formula(name, forward_with_keyset, backward_with_keyset)
-    return through_dispatcher, _formula(name, forward, checked_backward)
+    return through_dispatcher, _formula(name, forward, eager_backward)
+
+
+def _marking_the_rest(setup: SetupContext) -> SetupContext:
+    """``setup`` for an operator whose outputs after the first have no gradient."""
+
+    def marking_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        setup(ctx, inputs, output)
+        ctx.mark_non_differentiable(*output[1:])
+
+    return marking_setup
 
 
 def _formula(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:

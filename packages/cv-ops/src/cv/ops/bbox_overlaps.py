@@ -53,19 +53,14 @@ def bbox_overlaps(
         raise ValueError(f"mode must be 'iou' or 'iof', got {mode!r}")
     if offset not in (0, 1):
         raise ValueError(f"offset must be 0 or 1, got {offset}")
-    check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
-    if bboxes1.device != bboxes2.device:
-        raise ValueError(f"bboxes2 must be on {bboxes1.device} as bboxes1 is, got {bboxes2.device}")
+    if not (isinstance(bboxes1, Tensor) and isinstance(bboxes2, Tensor)):  # type: ignore[redundant-expr]
+        check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
     if bboxes1.dtype is not bboxes2.dtype or not bboxes1.is_floating_point():
         dtype = torch.promote_types(bboxes1.dtype, bboxes2.dtype)
         dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
         bboxes1, bboxes2 = bboxes1.to(dtype), bboxes2.to(dtype)
-    bboxes1, bboxes2 = _boxes(bboxes1, "bboxes1"), _boxes(bboxes2, "bboxes2")
-    if aligned and bboxes1.shape[0] != bboxes2.shape[0]:
-        raise ValueError(
-            "bboxes1 and bboxes2 must have the same length with aligned=True, "
-            f"got {bboxes1.shape[0]} and {bboxes2.shape[0]}"
-        )
+    if bboxes1.dim() != 2 or bboxes2.dim() != 2:
+        bboxes1, bboxes2 = _boxes(bboxes1, "bboxes1"), _boxes(bboxes2, "bboxes2")
     overlaps: Tensor = _call(bboxes1, bboxes2, mode == "iof", aligned, offset)
     return overlaps
 
@@ -76,6 +71,19 @@ def _boxes(boxes: Tensor, name: str) -> Tensor:
     if boxes.dim() == 1 and boxes.shape[0] == 0:  # torch.FloatTensor([]), which the reference accepts
         return boxes.reshape(0, 4)
     raise ValueError(f"{name} must have shape (N, 4) or be empty, got {tuple(boxes.shape)}")
+
+
+def _check(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool, offset: int) -> None:
+    check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
+    _boxes(bboxes1, "bboxes1")
+    _boxes(bboxes2, "bboxes2")
+    if bboxes1.device != bboxes2.device:
+        raise ValueError(f"bboxes2 must be on {bboxes1.device} as bboxes1 is, got {bboxes2.device}")
+    if aligned and bboxes1.shape[0] != bboxes2.shape[0]:
+        raise ValueError(
+            "bboxes1 and bboxes2 must have the same length with aligned=True, "
+            f"got {bboxes1.shape[0]} and {bboxes2.shape[0]}"
+        )
 
 
 def _fake(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool, offset: int) -> Tensor:
@@ -114,4 +122,6 @@ def _composed(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool,
     return inter / torch.where(inter > 0, base, torch.ones_like(base))
 
 
-_call = register(_op, fake=_fake, setup_context=_setup_context, backward=_backward, autocast="float32")
+_call = register(
+    _op, check=_check, fake=_fake, setup_context=_setup_context, backward=_backward, autocast="float32"
+)

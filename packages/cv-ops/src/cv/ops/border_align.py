@@ -113,16 +113,14 @@ def _fake(x: Tensor, boxes: Tensor, pool_size: int) -> tuple[Tensor, Tensor]:
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, boxes, ctx.pool_size = inputs
-    ctx.shape = x.shape
-    ctx.channels_last = is_channels_last(x)
+    ctx.map = (*x.shape, is_channels_last(x))
     ctx.save_for_backward(boxes, output[1])
-    ctx.mark_non_differentiable(output[1])
 
 
 def _gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     boxes, samples = ctx.saved_tensors
     deterministic = torch.are_deterministic_algorithms_enabled()
-    numbers = (ctx.pool_size, *ctx.shape, ctx.channels_last, deterministic)
+    numbers = (ctx.pool_size, *ctx.map, deterministic)
     return _op_backward(grad, boxes, samples, *numbers), None, None
 
 
@@ -132,5 +130,7 @@ def _fake_backward(grad: Tensor, boxes: Tensor, samples: Tensor, pool_size: int,
 
 
 # Under autocast the map stays as it is: samples are computed in float32 anyway.
-_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients)
+_call = register(
+    _op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients, first_only=True
+)
 register(_op_backward, fake=_fake_backward)

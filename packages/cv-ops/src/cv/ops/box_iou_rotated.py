@@ -56,12 +56,16 @@ def box_iou_rotated(
     """
     if mode not in ("iou", "iof"):
         raise ValueError(f"mode must be 'iou' or 'iof', got {mode!r}")
-    check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
+    if not (isinstance(bboxes1, Tensor) and isinstance(bboxes2, Tensor)):  # type: ignore[redundant-expr]
+        check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
     if bboxes1.dtype is not bboxes2.dtype or not bboxes1.is_floating_point():
         dtype = torch.promote_types(bboxes1.dtype, bboxes2.dtype)
         dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
         bboxes1, bboxes2 = bboxes1.to(dtype), bboxes2.to(dtype)
-    bboxes1, bboxes2 = _boxes(bboxes1, "bboxes1"), _boxes(bboxes2, "bboxes2")
+    if bboxes1.dim() != 2 or bboxes2.dim() != 2:
+        bboxes1, bboxes2 = _boxes(bboxes1, "bboxes1"), _boxes(bboxes2, "bboxes2")
+    if bboxes1.requires_grad or bboxes2.requires_grad:
+        bboxes1, bboxes2 = bboxes1.detach(), bboxes2.detach()
     if not clockwise:
         bboxes1, bboxes2 = turned_round(bboxes1), turned_round(bboxes2)
     overlaps: Tensor = _call(bboxes1, bboxes2, mode == "iof", aligned)
@@ -74,8 +78,6 @@ def turned_round(boxes: Tensor) -> Tensor:
 
 
 def _boxes(boxes: Tensor, name: str) -> Tensor:
-    if boxes.requires_grad:
-        boxes = boxes.detach()
     if boxes.dim() == 2 and boxes.shape[1] == 5:
         return boxes
     if boxes.dim() == 1 and boxes.shape[0] == 0:
@@ -85,6 +87,8 @@ def _boxes(boxes: Tensor, name: str) -> Tensor:
 
 def _check(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool) -> None:
     check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
+    _boxes(bboxes1, "bboxes1")
+    _boxes(bboxes2, "bboxes2")
     if bboxes1.device != bboxes2.device:
         raise ValueError(f"bboxes2 must be on {bboxes1.device} as bboxes1 is, got {bboxes2.device}")
     if aligned and bboxes1.shape[0] != bboxes2.shape[0]:

@@ -65,22 +65,22 @@ def contour_expand(
         >>> contour_expand(masks, torch.tensor([[1, 0, 0, 2, 0, 0]]), 1, 3)
         tensor([[1, 1, 2, 2, 0, 0]], dtype=torch.int32)
     """
+    if _is_ready(kernel_mask, torch.uint8) and _is_ready(internal_kernel_label, torch.int32):
+        masks = kernel_mask if kernel_mask.dim() != 2 else kernel_mask[None]
+        return _call(masks, internal_kernel_label, min_kernel_area)
     masks = as_cpu_tensor(kernel_mask, "kernel_mask")
     labels = as_cpu_tensor(internal_kernel_label, "internal_kernel_label")
-    if masks.dim() not in (2, 3):
-        raise ValueError(f"kernel_mask must have shape (K, H, W) or (H, W), got {tuple(masks.shape)}")
-    masks = masks if masks.dim() == 3 else masks[None]
-    if labels.shape != masks.shape[1:]:
-        raise ValueError(
-            f"internal_kernel_label must have shape {tuple(masks.shape[1:])} as kernel_mask has, "
-            f"got {tuple(labels.shape)}"
-        )
+    masks = masks if masks.dim() != 2 else masks[None]
     if labels.dtype is torch.int64 and not torch.compiler.is_compiling() and (labels > _INT32_MAX).any():
         raise ValueError(f"internal_kernel_label must fit into int32, got {int(labels.max())}")
     result: Tensor = _call(as_mask(masks), labels.to(torch.int32), min_kernel_area)
     if not isinstance(kernel_mask, Tensor):
         return result.numpy()
     return result if kernel_mask.is_cpu else result.to(kernel_mask.device)
+
+
+def _is_ready(value: Any, dtype: torch.dtype) -> bool:
+    return isinstance(value, Tensor) and value.dtype is dtype and value.is_cpu
 
 
 def as_cpu_tensor(value: Any, name: str) -> Tensor:
@@ -99,8 +99,18 @@ def as_mask(mask: Tensor) -> Tensor:
     return mask.view(torch.uint8) if mask.dtype is torch.bool else (mask != 0).to(torch.uint8)
 
 
+def _check(masks: Tensor, labels: Tensor, min_kernel_area: int) -> None:
+    if masks.dim() != 3:
+        raise ValueError(f"kernel_mask must have shape (K, H, W) or (H, W), got {tuple(masks.shape)}")
+    if labels.shape != masks.shape[1:]:
+        raise ValueError(
+            f"internal_kernel_label must have shape {tuple(masks.shape[1:])} as kernel_mask has, "
+            f"got {tuple(labels.shape)}"
+        )
+
+
 def _fake(kernel_masks: Tensor, kernel_label: Tensor, min_kernel_area: int) -> Tensor:
     return torch.empty_like(kernel_label, memory_format=torch.contiguous_format)
 
 
-_call = register(_op, fake=_fake, differentiable=False)
+_call = register(_op, check=_check, fake=_fake, differentiable=False)

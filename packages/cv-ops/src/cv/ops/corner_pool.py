@@ -43,11 +43,10 @@ def corner_pool(input: Tensor, mode: CornerPoolMode) -> Tensor:  # noqa: A002 - 
         TypeError: If ``input`` is not floating point.
         ValueError: If ``input`` does not have four dimensions.
     """
-    _check_mode(mode)
-    check_floating(input=input)
-    if input.dim() != 4:
-        raise ValueError(f"input must have shape (N, C, H, W), got {tuple(input.shape)}")
-    out: Tensor = _call(input, *_MODES[mode])
+    if mode not in _MODES:
+        _check_mode(mode)
+    dim, reverse = _MODES[mode]
+    out: Tensor = _call(input, dim, reverse)
     return out
 
 
@@ -79,6 +78,12 @@ def _check_mode(mode: str) -> None:
         raise AssertionError(f"mode must be one of {list(_MODES)}, got {mode!r}")
 
 
+def _check(input: Tensor, dim: int, reverse: bool) -> None:  # noqa: A002
+    check_floating(input=input)
+    if input.dim() != 4:
+        raise ValueError(f"input must have shape (N, C, H, W), got {tuple(input.shape)}")
+
+
 def _fake(input: Tensor, dim: int, reverse: bool) -> Tensor:  # noqa: A002
     return torch.empty_like(input, memory_format=like_input(input))
 
@@ -96,5 +101,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return _op_backward(grad, *ctx.saved_tensors, *ctx.options), None, None
 
 
-_call = register(_op, fake=_fake, setup_context=_setup_context, backward=_backward)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup_context, backward=_backward)
 register(_op_backward, fake=_fake_backward)

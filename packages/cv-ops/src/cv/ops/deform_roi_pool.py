@@ -282,8 +282,7 @@ def _fake(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, rois, offset, *ctx.numbers = inputs
-    ctx.shape = x.shape
-    ctx.channels_last = is_channels_last(x)
+    ctx.map = (*x.shape, is_channels_last(x))
     ctx.save_for_backward(rois, offset, x if offset is not None and ctx.needs_input_grad[2] else None)
 
 
@@ -293,7 +292,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.needs_input_grad[0]:
         deterministic = torch.are_deterministic_algorithms_enabled()
         grad_input = _op_backward(
-            grad, rois, offset, *ctx.numbers, *ctx.shape, ctx.channels_last, deterministic
+            grad, rois, offset, *ctx.numbers, *ctx.map, deterministic
         )
     if x is not None:
         grad_offset = _op_offset_backward(grad, x, rois, offset, *ctx.numbers)

@@ -231,7 +231,6 @@ def _softmax_fake(
 
 def _softmax_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     logits, target, weight, *ctx.options = inputs
-    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(logits, target, weight, output[1])
 
@@ -252,6 +251,7 @@ _call_softmax = register(
     fake=_softmax_fake,
     setup_context=_softmax_setup_context,
     backward=_softmax_backward,
+    first_only=True,
     autocast="float32",
 )
 register(_softmax_op_backward, fake=_fake_backward)

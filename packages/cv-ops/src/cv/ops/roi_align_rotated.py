@@ -158,15 +158,14 @@ def _fake(x: Tensor, rois: Tensor, scale: float, pooled_h: int, pooled_w: int, *
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, rois, *ctx.numbers = inputs
-    ctx.shape = x.shape
-    ctx.channels_last = is_channels_last(x)
+    ctx.map = (*x.shape, is_channels_last(x))
     ctx.save_for_backward(rois)
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     (rois,) = ctx.saved_tensors
     deterministic = torch.are_deterministic_algorithms_enabled()
-    grad_input = _op_backward(grad, rois, *ctx.numbers, *ctx.shape, ctx.channels_last, deterministic)
+    grad_input = _op_backward(grad, rois, *ctx.numbers, *ctx.map, deterministic)
     return grad_input, None, None, None, None, None, None, None
 
 

@@ -105,17 +105,15 @@ def _fake(x: Tensor, rois: Tensor, scale: float, pooled_h: int, pooled_w: int) -
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, rois = inputs[:2]
-    ctx.shape = x.shape
-    ctx.channels_last = is_channels_last(x)
+    ctx.map = (*x.shape, is_channels_last(x))
     ctx.save_for_backward(rois, output[1])
-    ctx.mark_non_differentiable(output[1])
 
 
 def _gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     rois, argmax = ctx.saved_tensors
     deterministic = torch.are_deterministic_algorithms_enabled()
     return (
-        _op_backward(grad, rois, argmax, *ctx.shape, ctx.channels_last, deterministic),
+        _op_backward(grad, rois, argmax, *ctx.map, deterministic),
         None,
         None,
         None,
@@ -129,5 +127,7 @@ def _fake_backward(grad: Tensor, rois: Tensor, argmax: Tensor, *numbers: Any) ->
 
 
 # Under autocast the map stays as it is: nothing is computed with it.
-_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients)
+_call = register(
+    _op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients, first_only=True
+)
 register(_op_backward, fake=_fake_backward)

@@ -108,7 +108,9 @@ def grouped_soft_nms(
     if method not in _METHODS:
         raise ValueError(f"method must be one of {sorted(_METHODS)}, got {method!r}")
     code = _METHODS[method]
-    dets, keep = _call(boxes.detach(), scores.detach(), groups, iou_threshold, sigma, min_score, code, offset)
+    if boxes.requires_grad or scores.requires_grad:
+        boxes, scores = boxes.detach(), scores.detach()
+    dets, keep = _call(boxes, scores, groups, iou_threshold, sigma, min_score, code, offset)
     return (dets[:max_num], keep[:max_num]) if max_num > 0 else (dets, keep)
 
 

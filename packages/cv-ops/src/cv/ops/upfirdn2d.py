@@ -104,7 +104,9 @@ def _factors(value: Any, name: str) -> tuple[int, int]:
 
 def _pads(pad: Any) -> tuple[int, int, int, int]:
     pads = tuple(pad) if isinstance(pad, (tuple, list)) else (pad,)
-    _check_integers(pads, pad, "pad")
+    for n in pads:
+        if type(n) is not int:
+            _check_integers(pads, pad, "pad")
     if len(pads) == 2:
         pads *= 2
     if len(pads) != 4:
