@@ -48,6 +48,25 @@ class TestRegistration:
         with pytest.raises(ValueError, match="neither defaults nor keyword-only"):
             _registration.register(torch.ops.aten.add.Tensor, fake=lambda *a: None)
 
+    def test_schemas_with_a_number_before_a_tensor_are_refused(self) -> None:
+        with torch.library._scoped_library("cv_test", "FRAGMENT") as library:
+            library.define("scale(float factor, Tensor x) -> Tensor")
+            with pytest.raises(ValueError, match="tensors before numbers"):
+                _registration.register(torch.ops.cv_test.scale.default, fake=lambda *a: None)
+
+    @pytest.mark.parametrize("through_dispatcher", [False, True])
+    def test_what_only_the_backward_needs_has_no_gradient(self, through_dispatcher: bool) -> None:
+        x, rois = torch.rand(1, 1, 4, 4, requires_grad=True), torch.tensor([[0.0, 0, 0, 3, 3]])
+        module = sys.modules["cv.ops.roi_pool"]
+        call = module._op if through_dispatcher else module._call
+        out, argmax = call(x, rois, 1.0, 1, 1)
+        assert out.requires_grad
+        assert not argmax.requires_grad if through_dispatcher else argmax is None
+        out.sum().backward()
+        assert x.grad is not None
+        assert x.grad.flatten().argmax() == x.detach().flatten().argmax()
+        assert x.grad.sum() == 1
+
     def test_a_library_without_the_operator_is_named_as_the_cause(self) -> None:
         with pytest.raises(ImportError, match=r"has no operator 'later': .*build cv-ops again"):
             _load.operator("later")
@@ -64,11 +83,11 @@ class TestRegistration:
             library.impl("scale", lambda x, factor: x * factor, "CPU")
             op = torch.ops.cv_test.scale.default
             formula, eager_formula = _registration._autograd_formulas(
-                op, "scale", _registration._save_nothing, lambda ctx, g: gradients(g)
+                op, "scale", _registration._save_nothing, lambda ctx, g: gradients(g), False
             )
             library.impl("scale", _registration._autograd_kernel(op, formula), "Autograd", with_keyset=True)
-            for call in (op, _registration._apply_of(eager_formula)):
-                out = call(torch.ones(2, requires_grad=True), 3.0)
+            for call, numbers in ((op, 3.0), (_registration._apply_of(eager_formula), (3.0,))):
+                out = call(torch.ones(2, requires_grad=True), numbers)
                 with pytest.raises(TypeError, match="backward of scale must return a tuple of 2.*" + got):
                     out.sum().backward()
 

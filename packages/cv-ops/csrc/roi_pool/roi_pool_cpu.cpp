@@ -189,6 +189,25 @@ class PlanePool {
   }
 };
 
+// The same of few planes, each by itself.
+constexpr int64_t kFewPlanes = 4;
+
+template <typename T>
+CV_HD void pool_few(const T* x, int64_t count, const Region& r, const Params& p, T* out, int32_t* argmax) {
+  const auto width = static_cast<int32_t>(p.width);
+  for (int64_t b = 0; b < p.bins(); ++b) {
+    const Span y = r.y.span(b / p.pooled_w, p.pooled_h), x_span = r.x.span(b % p.pooled_w, p.pooled_w);
+    const bool empty = y.empty() || x_span.empty();
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = i * p.bins() + b;
+      out[at] = T(0), argmax[at] = -1;
+      if (empty) continue;
+      const T* from = x + i * p.plane() + int64_t{y.begin} * width + x_span.begin;
+      greatest<T, 1>(from, 1, width, width, y, x_span, false, out + at, argmax + at);
+    }
+  }
+}
+
 // x (N, C, H, W); out and argmax (K, C, bins)
 template <typename T>
 void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, double work, T* out, int32_t* argmax) {
@@ -204,7 +223,10 @@ void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, doub
         std::fill_n(argmax + at, n * p.bins(), -1);
       } else {
         const T* from = x + (r.image * p.channels + c) * p.plane();
-        vectorized([&] { planes.pool(from, n, r, p, out + at, argmax + at); });
+        if (n <= kFewPlanes)
+          pool_few(from, n, r, p, out + at, argmax + at);
+        else
+          vectorized([&] { planes.pool(from, n, r, p, out + at, argmax + at); });
       }
     }
   });
