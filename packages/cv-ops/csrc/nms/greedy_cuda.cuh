@@ -167,12 +167,12 @@ __global__ void output_kernel(const T* boxes, const T* scores, const int64_t* or
 
 // Indices that sort `keys` descending, stable.
 inline Tensor argsort_descending(const Tensor& keys) {
-  std::array<StableIValue, 4> stack{torch::stable::detail::from(keys),
+  std::array<StableIValue, 4> stack{torch::stable::detail::from(Tensor(keys).release()),
                                     torch::stable::detail::from(std::optional<bool>(true)),
                                     torch::stable::detail::from(int64_t{0}), torch::stable::detail::from(true)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  (void)torch::stable::detail::to<Tensor>(stack[0]);  // the sorted keys
-  return torch::stable::detail::to<Tensor>(stack[1]);
+  (void)Tensor(torch::stable::detail::to<AtenTensorHandle>(stack[0]));  // the sorted keys
+  return Tensor(torch::stable::detail::to<AtenTensorHandle>(stack[1]));
 }
 
 // Indices by score, best first; ties by index.

@@ -221,8 +221,8 @@ def _autograd_formulas(
     dispatched_setup = _marking_the_rest(setup) if first_only else setup
     nothing = (None,) * (len(op._schema.returns) - 1)
 
-    # Grad mode is off in here. Each argument of a Function and each of its outputs takes a while, so numbers come
-    # as one tuple, and what only the backward needs is not an output.
+    # Grad mode is off in here. Each argument of a Function and each of its outputs takes a while, so numbers
+    # come as one tuple, and what only the backward needs is not an output.
     def forward(ctx: Any, *inputs: Any) -> Any:
         if numbers:
             inputs = (*inputs[:tensor_count], *inputs[tensor_count])

@@ -53,7 +53,7 @@ def bbox_overlaps(
         raise ValueError(f"mode must be 'iou' or 'iof', got {mode!r}")
     if offset not in (0, 1):
         raise ValueError(f"offset must be 0 or 1, got {offset}")
-    if not (isinstance(bboxes1, Tensor) and isinstance(bboxes2, Tensor)):  # type: ignore[redundant-expr]
+    if type(bboxes1) is not Tensor or type(bboxes2) is not Tensor:  # saves asking plain tensors
         check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
     if bboxes1.dtype is not bboxes2.dtype or not bboxes1.is_floating_point():
         dtype = torch.promote_types(bboxes1.dtype, bboxes2.dtype)

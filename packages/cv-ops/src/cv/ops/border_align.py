@@ -130,7 +130,5 @@ def _fake_backward(grad: Tensor, boxes: Tensor, samples: Tensor, pool_size: int,
 
 
 # Under autocast the map stays as it is: samples are computed in float32 anyway.
-_call = register(
-    _op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients, first_only=True
-)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients, first_only=True)
 register(_op_backward, fake=_fake_backward)

@@ -291,9 +291,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_input = grad_offset = None
     if ctx.needs_input_grad[0]:
         deterministic = torch.are_deterministic_algorithms_enabled()
-        grad_input = _op_backward(
-            grad, rois, offset, *ctx.numbers, *ctx.map, deterministic
-        )
+        grad_input = _op_backward(grad, rois, offset, *ctx.numbers, *ctx.map, deterministic)
     if x is not None:
         grad_offset = _op_offset_backward(grad, x, rois, offset, *ctx.numbers)
     return grad_input, None, grad_offset, None, None, None, None, None

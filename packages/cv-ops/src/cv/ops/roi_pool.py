@@ -127,7 +127,5 @@ def _fake_backward(grad: Tensor, rois: Tensor, argmax: Tensor, *numbers: Any) ->
 
 
 # Under autocast the map stays as it is: nothing is computed with it.
-_call = register(
-    _op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients, first_only=True
-)
+_call = register(_op, check=_check, fake=_fake, setup_context=_setup, backward=_gradients, first_only=True)
 register(_op_backward, fake=_fake_backward)
