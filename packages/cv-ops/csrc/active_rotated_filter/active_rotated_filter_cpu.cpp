@@ -96,8 +96,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
   m.def("active_rotated_filter_backward(Tensor grad, Tensor indices) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("active_rotated_filter", TORCH_BOX(&active_rotated_filter_cpu));
-  m.impl("active_rotated_filter_backward", TORCH_BOX(&active_rotated_filter_backward_cpu));
+  m.impl("active_rotated_filter", CV_BOX(&active_rotated_filter_cpu));
+  m.impl("active_rotated_filter_backward", CV_BOX(&active_rotated_filter_backward_cpu));
 }
 
 }  // namespace cv::active_rotated_filter

@@ -95,8 +95,8 @@ Tensor active_rotated_filter_backward_cuda(const Tensor& grad, const Tensor& ind
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("active_rotated_filter", TORCH_BOX(&active_rotated_filter_cuda));
-  m.impl("active_rotated_filter_backward", TORCH_BOX(&active_rotated_filter_backward_cuda));
+  m.impl("active_rotated_filter", CV_BOX(&active_rotated_filter_cuda));
+  m.impl("active_rotated_filter_backward", CV_BOX(&active_rotated_filter_backward_cuda));
 }
 
 }  // namespace cv::active_rotated_filter

@@ -98,7 +98,7 @@ std::tuple<Tensor, Tensor> chamfer_distance_backward_cpu(const Tensor& grad1, co
   const Tensor i1 = as_contiguous(index1), i2 = as_contiguous(index2);
   Tensor out1 = empty_beside(a, {s.batch, s.first, 2}, a.scalar_type());
   Tensor out2 = empty_beside(a, {s.batch, s.second, 2}, a.scalar_type());
-  torch::stable::zero_(out1), torch::stable::zero_(out2);
+  zero_(out1), zero_(out2);
   dispatch_float_double(a.scalar_type(), "chamfer_distance_backward", [&](auto t) {
     using A = typename decltype(t)::type;
     const A *ap = a.const_data_ptr<A>(), *bp = b.const_data_ptr<A>();
@@ -129,8 +129,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
         " -> (Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("chamfer_distance", TORCH_BOX(&chamfer_distance_cpu));
-  m.impl("chamfer_distance_backward", TORCH_BOX(&chamfer_distance_backward_cpu));
+  m.impl("chamfer_distance", CV_BOX(&chamfer_distance_cpu));
+  m.impl("chamfer_distance_backward", CV_BOX(&chamfer_distance_backward_cpu));
 }
 
 }  // namespace cv::chamfer_distance

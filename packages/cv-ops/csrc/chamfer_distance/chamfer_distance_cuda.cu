@@ -101,8 +101,8 @@ std::tuple<Tensor, Tensor> chamfer_distance_backward_cuda(const Tensor& grad1, c
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("chamfer_distance", TORCH_BOX(&chamfer_distance_cuda));
-  m.impl("chamfer_distance_backward", TORCH_BOX(&chamfer_distance_backward_cuda));
+  m.impl("chamfer_distance", CV_BOX(&chamfer_distance_cuda));
+  m.impl("chamfer_distance_backward", CV_BOX(&chamfer_distance_backward_cuda));
 }
 
 }  // namespace cv::chamfer_distance
