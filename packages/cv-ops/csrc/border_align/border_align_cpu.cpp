@@ -188,7 +188,7 @@ Tensor border_align_backward_cpu(const Tensor& grad, const Tensor& boxes, const 
   check_grad(grad, samples, boxes, p);
   const ScalarType acc = opmath_dtype(grad.scalar_type());
   Tensor grad_input = empty_4d(grad, n, c, h, w, acc, channels_last_input);
-  torch::stable::zero_(grad_input);
+  zero_(grad_input);
   const Tensor g = as_contiguous(to_opmath(grad)), which = as_contiguous(samples), at = box_tensor(boxes, acc);
   dispatch_float_double(acc, "border_align_backward", [&](auto t) {
     using T = typename decltype(t)::type;
@@ -207,8 +207,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
         "SymInt w, bool channels_last, bool deterministic) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("border_align", TORCH_BOX(&border_align_cpu));
-  m.impl("border_align_backward", TORCH_BOX(&border_align_backward_cpu));
+  m.impl("border_align", CV_BOX(&border_align_cpu));
+  m.impl("border_align_backward", CV_BOX(&border_align_backward_cpu));
 }
 
 }  // namespace cv::border_align

@@ -213,7 +213,7 @@ Tensor mean_cpu(const Tensor& input, const Sampler& sampler, int64_t count) {
   const double read = pixels_read(sampler, count), work = read * static_cast<double>(p.channels);
   const bool turn = !nhwc && read > kTurnFrom * static_cast<double>(p.batch * p.plane());
   if (p.channels >= kFewChannels && (nhwc || turn)) {
-    const Tensor x = channels_last(to_opmath(input));
+    const Tensor x = channels_last_cpu<T>(to_opmath(input));
     mean_channels_last(x.const_data_ptr<T>(), sampler, count, work, to, nhwc);
   } else {
     const Tensor x = nhwc ? to_opmath(input) : as_contiguous(to_opmath(input));
@@ -259,7 +259,7 @@ Tensor mean_backward_cpu(const Tensor& grad, const Sampler& sampler, bool channe
   const bool runs = p.channels >= kFewChannels && (channels_last_input || turn), last_order = channels_last_input || runs;
   Tensor grad_input =
       empty_4d(grad, p.batch, p.channels, p.height, p.width, opmath_dtype(grad.scalar_type()), last_order);
-  torch::stable::zero_(grad_input);
+  zero_(grad_input);
   if (grad.numel() == 0 || grad_input.numel() == 0) return grad_input;
   const bool nhwc = is_channels_last(grad);
   const Tensor g = nhwc ? to_opmath(grad) : as_contiguous(to_opmath(grad));

@@ -189,25 +189,6 @@ class PlanePool {
   }
 };
 
-// The same of few planes, each by itself.
-constexpr int64_t kFewPlanes = 4;
-
-template <typename T>
-CV_HD void pool_few(const T* x, int64_t count, const Region& r, const Params& p, T* out, int32_t* argmax) {
-  const auto width = static_cast<int32_t>(p.width);
-  for (int64_t b = 0; b < p.bins(); ++b) {
-    const Span y = r.y.span(b / p.pooled_w, p.pooled_h), x_span = r.x.span(b % p.pooled_w, p.pooled_w);
-    const bool empty = y.empty() || x_span.empty();
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = i * p.bins() + b;
-      out[at] = T(0), argmax[at] = -1;
-      if (empty) continue;
-      const T* from = x + i * p.plane() + int64_t{y.begin} * width + x_span.begin;
-      greatest<T, 1>(from, 1, width, width, y, x_span, false, out + at, argmax + at);
-    }
-  }
-}
-
 // x (N, C, H, W); out and argmax (K, C, bins)
 template <typename T>
 void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, double work, T* out, int32_t* argmax) {
@@ -223,10 +204,7 @@ void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, doub
         std::fill_n(argmax + at, n * p.bins(), -1);
       } else {
         const T* from = x + (r.image * p.channels + c) * p.plane();
-        if (n <= kFewPlanes)
-          pool_few(from, n, r, p, out + at, argmax + at);
-        else
-          vectorized([&] { planes.pool(from, n, r, p, out + at, argmax + at); });
+        vectorized([&] { planes.pool(from, n, r, p, out + at, argmax + at); });
       }
     }
   });
@@ -299,7 +277,7 @@ std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& rois,
       const Tensor x = nhwc ? to_opmath(input) : as_contiguous(to_opmath(input));
       pool_few(x.const_data_ptr<T>(), r, count, p, work, to, index, nhwc);
     } else if (nhwc || read > kTurnFrom * static_cast<double>(p.batch * p.plane())) {
-      const Tensor x = channels_last(to_opmath(input));
+      const Tensor x = channels_last_cpu<T>(to_opmath(input));
       pool_channels_last(x.const_data_ptr<T>(), r, count, p, work, to, index, nhwc);
     } else {
       const Tensor x = as_contiguous(to_opmath(input));
@@ -375,7 +353,7 @@ Tensor roi_pool_backward_cpu(const Tensor& grad, const Tensor& rois, const Tenso
   const Params p = backward_params(grad, rois, argmax, n, c, h, w);
   const ScalarType acc = opmath_dtype(grad.scalar_type());
   Tensor grad_input = empty_4d(grad, n, c, h, w, acc, channels_last_input);
-  torch::stable::zero_(grad_input);
+  zero_(grad_input);
   const auto in_layout = [&](const Tensor& t) { return channels_last_input ? channels_last(t) : as_contiguous(t); };
   const Tensor g = in_layout(to_opmath(grad)), at = in_layout(argmax), regions = region_tensor(rois, acc);
   dispatch_float_double(acc, "roi_pool_backward", [&](auto t) {
@@ -396,8 +374,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
         "bool channels_last, bool deterministic) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("roi_pool", TORCH_BOX(&roi_pool_cpu));
-  m.impl("roi_pool_backward", TORCH_BOX(&roi_pool_backward_cpu));
+  m.impl("roi_pool", CV_BOX(&roi_pool_cpu));
+  m.impl("roi_pool_backward", CV_BOX(&roi_pool_backward_cpu));
 }
 
 }  // namespace cv::roi_pool
