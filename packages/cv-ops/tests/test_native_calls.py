@@ -85,7 +85,7 @@ def test_numbers_of_regions(call, numbers, text):
     [
         ((1, 3, HUGE, 9), r"multiply to more than 2\^63"),
         ((1, 3, 2**16, 2**15), r"fewer than 2\^31 pixels"),
-        ((HUGE, 3, 4, 4), r"cannot allocate a tensor of shape \(4611686018427387904, 3, 4, 4\)"),
+        ((HUGE, 3, 4, 4), r"multiply to more than 2\^63|cannot allocate .* \(4611686018427387904, 3"),
         ((1, 3, -1, 4), r"cannot allocate a tensor of shape \(1, 3, -1, 4\)"),
         ((-1, 3, 4, 4), r"cannot allocate a tensor of shape \(-1, 3, 4, 4\)"),
     ],
