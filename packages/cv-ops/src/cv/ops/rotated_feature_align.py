@@ -4,8 +4,8 @@ Source: Yang et al., "R3Det: Refined Single-Stage Detector with Feature Refineme
 2021, section 3.3. Boxes are read as mmcv reads them, row first: ``(y, x, w, h, angle)``.
 
 Gradients reach the features only. They are deterministic on the CPU. On CUDA they are summed by atomics and
-so vary in the last bits, unless ``torch.use_deterministic_algorithms(True)`` is set: then a slower kernel with
-a fixed order is used.
+so vary in the last bits, unless ``torch.use_deterministic_algorithms(True)`` is set: then a slower kernel
+with a fixed order is used.
 """
 
 from __future__ import annotations
