@@ -201,6 +201,9 @@ class TestErrors:
             rotated_feature_align(x, boxes[..., :4])
         with pytest.raises(ValueError, match="best_rbboxes must be on cpu as features is, got meta"):
             rotated_feature_align(x, boxes.to("meta"))
+        for bad in (torch.tensor(1.0), torch.zeros(5)):
+            with pytest.raises(ValueError, match=r"best_rbboxes must have shape"):
+                rotated_feature_align(x, bad)
         with pytest.raises(ValueError, match="points must be 1 or 5, got 4"):
             rotated_feature_align(x, boxes, 1.0, 4)
         for scale in (0.0, -1.0, math.inf, math.nan):

@@ -47,7 +47,7 @@ def rotated_feature_align(
         TypeError: If a tensor is not one of a floating dtype.
         ValueError: If a shape, device or number does not fit.
     """
-    if getattr(best_rbboxes, "ndim", 2) != 2 and best_rbboxes.shape[-1] == 5:
+    if getattr(best_rbboxes, "ndim", 0) > 2 and best_rbboxes.shape[-1] == 5:
         best_rbboxes = best_rbboxes.reshape(-1, 5)
     aligned: Tensor = _call(features, best_rbboxes, spatial_scale, points)
     return aligned
