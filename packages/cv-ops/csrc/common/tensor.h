@@ -45,30 +45,21 @@ class Tensor {
   Tensor(const torch::stable::Tensor& t) : Tensor(another(t.get())) {}
   operator torch::stable::Tensor() const { return torch::stable::Tensor(another(handle_)); }
 
-  // Copies share the handle; they are linked in a ring, and the last one gives it back. So one thread at a time may
-  // copy and destroy copies of one tensor.
-  Tensor(const Tensor& t) noexcept { share(t); }
-  Tensor(Tensor&& t) noexcept {
-    share(t);
-    t.leave();
-  }
-  Tensor& operator=(const Tensor& t) noexcept {
-    if (this == &t) return *this;
-    leave();
-    share(t);
+  Tensor(const Tensor& t) : Tensor(t, t.handle_ == nullptr ? nullptr : another(t.handle_)) {}
+  Tensor(Tensor&& t) noexcept : Tensor(t, t.release()) {}
+  Tensor& operator=(Tensor t) noexcept {
+    std::swap(handle_, t.handle_);
+    sizes_ = t.sizes_, strides_ = t.strides_, dim_ = t.dim_, type_ = t.type_;
     return *this;
   }
-  ~Tensor() { leave(); }
+  ~Tensor() {
+    if (handle_ != nullptr) aoti_torch_delete_tensor_object(handle_);
+  }
 
   AtenTensorHandle get() const { return handle_; }
 
-  // A handle of the caller's own; this tensor is none from here on.
-  AtenTensorHandle release() {
-    AtenTensorHandle handle = next_ == this ? handle_ : another(handle_);
-    if (next_ == this) handle_ = nullptr;
-    leave();
-    return handle;
-  }
+  // The handle is the caller's; this tensor is none from here on.
+  AtenTensorHandle release() noexcept { return std::exchange(handle_, nullptr); }
 
   ScalarType scalar_type() const { return type_; }
   int64_t dim() const { return dim_; }
@@ -124,24 +115,14 @@ class Tensor {
   }
 
  private:
+  // Another handle of the same tensor: sizes and strides lie in the tensor itself.
+  Tensor(const Tensor& t, AtenTensorHandle handle)
+      : handle_(handle), sizes_(t.sizes_), strides_(t.strides_), dim_(t.dim_), type_(t.type_) {}
+
   static AtenTensorHandle another(AtenTensorHandle handle) {
     AtenTensorHandle other = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(handle, &other));
     return other;
-  }
-
-  void share(const Tensor& t) noexcept {
-    handle_ = t.handle_, sizes_ = t.sizes_, strides_ = t.strides_, dim_ = t.dim_, type_ = t.type_;
-    next_ = t.next_;
-    t.next_ = this;
-  }
-  void leave() noexcept {
-    const Tensor* before = this;
-    while (before->next_ != this) before = before->next_;
-    if (before == this && handle_ != nullptr) aoti_torch_delete_tensor_object(handle_);
-    before->next_ = next_;
-    next_ = this;
-    handle_ = nullptr;
   }
 
   int64_t place(int64_t d) const {
@@ -157,7 +138,6 @@ class Tensor {
   }
 
   AtenTensorHandle handle_ = nullptr;
-  mutable const Tensor* next_ = this;
   int64_t *sizes_ = nullptr, *strides_ = nullptr;
   int64_t dim_ = 0;
   ScalarType type_ = ScalarType::Undefined;

@@ -152,7 +152,8 @@ Tensor forward_cpu(const Tensor& input, const Tensor& bias, const std::optional<
   check_numbers(slope, scale);
   const bool nhwc = is_channels_last(input);
   const Tensor x = in_layout(input, nhwc), b = as_contiguous(bias);
-  const std::optional<Tensor> sign = output ? std::optional<Tensor>(in_layout(*output, nhwc)) : std::nullopt;
+  std::optional<Tensor> sign;
+  if (output) sign = in_layout(*output, nhwc);
   const Tensor out = empty_with_layout_of(x);
   if (x.numel() == 0) return out;
   dispatch_float(x.scalar_type(), "fused_bias_leakyrelu", [&](auto type) {

@@ -129,7 +129,8 @@ Tensor forward_cuda(const Tensor& input, const Tensor& bias, const std::optional
   const CudaScope scope(input);
   const bool nhwc = is_channels_last(input);
   const Tensor x = in_layout(input, nhwc), b = as_contiguous(bias);
-  const std::optional<Tensor> sign = output ? std::optional<Tensor>(in_layout(*output, nhwc)) : std::nullopt;
+  std::optional<Tensor> sign;
+  if (output) sign = in_layout(*output, nhwc);
   const Tensor out = empty_with_layout_of(x);
   if (x.numel() == 0) return out;
   const Shape s = Shape::of(x, nhwc);

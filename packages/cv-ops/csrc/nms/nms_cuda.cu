@@ -41,7 +41,8 @@ std::tuple<Tensor, Tensor> nms_cuda(const Tensor& boxes, const Tensor& scores, c
   check_options(iou_threshold, offset);
   const CudaScope scope(boxes);
   const Tensor b = as_contiguous(boxes), sc = as_contiguous(scores);
-  const std::optional<Tensor> g = groups ? std::optional<Tensor>(as_contiguous(*groups)) : std::nullopt;
+  std::optional<Tensor> g;
+  if (groups) g = as_contiguous(*groups);
   const int64_t n = b.size(0);
   if (n == 0)
     return {empty_beside(b, {0, 5}, b.scalar_type()), empty_beside(b, {0}, ScalarType::Long)};

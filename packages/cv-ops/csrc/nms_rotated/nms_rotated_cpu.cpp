@@ -74,7 +74,8 @@ std::tuple<Tensor, Tensor> nms_rotated_cpu(const Tensor& dets, const Tensor& sco
                                            double score_threshold, int64_t max_num) {
   check(dets, scores, groups, iou_threshold);
   const Tensor b = as_contiguous(dets), s = as_contiguous(scores);
-  const std::optional<Tensor> g = groups ? std::optional<Tensor>(as_contiguous(*groups)) : std::nullopt;
+  std::optional<Tensor> g;
+  if (groups) g = as_contiguous(*groups);
   std::tuple<Tensor, Tensor> result;
   dispatch_float(b.scalar_type(), "nms_rotated", [&](auto t) {
     using T = typename decltype(t)::type;

@@ -38,7 +38,8 @@ std::tuple<Tensor, Tensor> nms_rotated_cuda(const Tensor& dets, const Tensor& sc
   check(dets, scores, groups, iou_threshold);
   const CudaScope scope(dets);
   const Tensor b = as_contiguous(dets), sc = as_contiguous(scores);
-  const std::optional<Tensor> g = groups ? std::optional<Tensor>(as_contiguous(*groups)) : std::nullopt;
+  std::optional<Tensor> g;
+  if (groups) g = as_contiguous(*groups);
   const int64_t n = b.size(0);
   if (n == 0)
     return {empty_beside(b, {0, 6}, b.scalar_type()), empty_beside(b, {0}, ScalarType::Long)};

@@ -128,8 +128,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
         " bool deterministic) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) {
-  m.impl("rotated_feature_align", TORCH_BOX(&rotated_feature_align_cpu));
-  m.impl("rotated_feature_align_backward", TORCH_BOX(&rotated_feature_align_backward_cpu));
+  m.impl("rotated_feature_align", CV_BOX(&rotated_feature_align_cpu));
+  m.impl("rotated_feature_align_backward", CV_BOX(&rotated_feature_align_backward_cpu));
 }
 
 }  // namespace cv::rotated_feature_align

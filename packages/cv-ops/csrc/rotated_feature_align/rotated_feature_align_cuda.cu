@@ -139,8 +139,8 @@ Tensor rotated_feature_align_backward_cuda(const Tensor& grad, const Tensor& box
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(cv, CUDA, m) {
-  m.impl("rotated_feature_align", TORCH_BOX(&rotated_feature_align_cuda));
-  m.impl("rotated_feature_align_backward", TORCH_BOX(&rotated_feature_align_backward_cuda));
+  m.impl("rotated_feature_align", CV_BOX(&rotated_feature_align_cuda));
+  m.impl("rotated_feature_align_backward", CV_BOX(&rotated_feature_align_backward_cuda));
 }
 
 }  // namespace cv::rotated_feature_align

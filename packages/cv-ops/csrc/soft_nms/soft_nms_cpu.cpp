@@ -172,7 +172,8 @@ std::tuple<Tensor, Tensor> soft_nms_cpu(const Tensor& boxes, const Tensor& score
                                         double min_score, int64_t method_index, int64_t offset) {
   const Method method = check(boxes, scores, groups, iou_threshold, sigma, method_index, offset);
   const Tensor b = as_contiguous(boxes), s = as_contiguous(scores);
-  const std::optional<Tensor> g = groups ? std::optional<Tensor>(as_contiguous(*groups)) : std::nullopt;
+  std::optional<Tensor> g;
+  if (groups) g = as_contiguous(*groups);
   Tensor dets, keep;
   dispatch_float(b.scalar_type(), "soft_nms", [&](auto t) {
     using T = typename decltype(t)::type;

@@ -131,11 +131,13 @@ std::tuple<Tensor, Tensor> soft_nms_cuda(const Tensor& boxes, const Tensor& scor
   const Method method = check(boxes, scores, groups, iou_threshold, sigma, method_index, offset);
   const CudaScope scope(boxes);
   const Tensor b = as_contiguous(boxes), sc = as_contiguous(scores);
-  const std::optional<Tensor> g = groups ? std::optional<Tensor>(as_contiguous(*groups)) : std::nullopt;
+  std::optional<Tensor> g;
+  if (groups) g = as_contiguous(*groups);
   const int64_t n = b.size(0);
   if (n == 0)
     return {empty_beside(b, {0, 5}, b.scalar_type()), empty_beside(b, {0}, ScalarType::Long)};
-  const std::optional<Tensor> by_group = g ? std::optional<Tensor>(nms::argsort_descending(*g)) : std::nullopt;
+  std::optional<Tensor> by_group;
+  if (g) by_group = nms::argsort_descending(*g);
   const int64_t* groups_p = g ? g->const_data_ptr<int64_t>() : nullptr;
   const int64_t* by_group_p = by_group ? by_group->const_data_ptr<int64_t>() : nullptr;
   const Tensor starts = empty_beside(b, {g ? n : 1}, ScalarType::Int);
