@@ -7,7 +7,8 @@ again for longer. ``results/shapes.json`` has a row for each operator, pass and 
 lowest and the median ratio, and which shapes were the three lowest.
 
 ``bench_shapes.py roi_align nms --seconds 60`` draws for a minute for each of the two, ``--first 1000`` draws
-others. On a busy machine only ``--threads 1`` tells anything: two threads wait for each other.
+others. On a busy machine only ``--threads 1`` tells anything, by processor time: two threads wait for
+each other.
 """
 
 from __future__ import annotations
@@ -125,10 +126,12 @@ def shortest(calls: Mapping[str, Call], seconds: float, best: Mapping[str, float
 
 
 def timed(call: Call, count: int) -> float:
-    start = time.perf_counter()
+    # On one thread its processor time, which others on the machine hardly change.
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     for _ in range(count):
         call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def row(case: str, ratios: list[tuple[float, str]]) -> dict[str, object]:

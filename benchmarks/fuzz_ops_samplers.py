@@ -432,7 +432,7 @@ LAYERS: dict[str, Sampler] = {
     "BorderAlign": layer(ops.BorderAlign, [3], lambda c: _border_align(c)[1][:2]),
     "CARAFE": layer(ops.CARAFE, [3, 2, 2], lambda c: _carafe(ops.carafe)(c)[1][:2]),
     "CARAFEPack": layer(ops.CARAFEPack, [8, 2, 3, 2, 3, 1, 4], _map),
-    "ConcatCell": layer(lambda i, o: ops.ConcatCell(i, o), [16, 8], _two_maps),
+    "ConcatCell": layer(lambda i, o: ops.ConcatCell(i, o), [8, 8], _two_maps),
     "CornerPool": layer(ops.CornerPool, ["top"], _map),
     "Correlation": layer(ops.Correlation, [3, 2, 1, 1, 1, 2], lambda c: _correlation(c)[1][:2]),
     "CrissCrossAttention": layer(ops.CrissCrossAttention, [8], _map),

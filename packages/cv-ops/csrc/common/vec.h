@@ -3,6 +3,7 @@
 // (dot products: it may not reorder a sum). One AVX-512 register, two AVX2 or four SSE ones: the
 // compiler splits it, so the same source serves every variant that vectorized() of isa.h builds.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -109,7 +110,9 @@ CV_HD void weighted_sum(T* CV_RESTRICT out, const T* const* rows, const T* weigh
     (s0 + s2).store(out + c);
     (s1 + s3).store(out + c + V::size);
   }
-  for (; c + V::size <= count; c += V::size) {
+  // A rest is the end of a vector whose beginning is computed again.
+  for (; c < count && count >= V::size; c += V::size) {
+    c = std::min(c, count - V::size);
     V s = V::zero();
     for (int64_t i = 0; i < n; ++i) s += weights[i] * V::load(rows[i] + c);
     s.store(out + c);

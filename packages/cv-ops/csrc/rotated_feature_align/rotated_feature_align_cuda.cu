@@ -117,7 +117,7 @@ Tensor rotated_feature_align_backward_cuda(const Tensor& grad, const Tensor& box
   const bool nhwc = is_channels_last(grad);
   const Tensor g = in_layout(grad, nhwc), at = box_tensor(boxes, g.scalar_type());
   const bool half = opmath_dtype(g.scalar_type()) != g.scalar_type();
-  const Tensor out = half ? to_opmath(g) : torch::stable::clone(g);
+  const Tensor out = half ? to_opmath(g) : Tensor(torch::stable::clone(g));
   if (out.numel() == 0) return to_dtype(out, grad.scalar_type());
   const Layout layout = Layout::make(p.channels, p.plane(), nhwc);
   const int64_t packs = (p.channels + kChannels - 1) / kChannels, count = p.batch * packs * p.plane();

@@ -124,7 +124,7 @@ Tensor forward_cuda(const Tensor& input, const Tensor& target, const std::option
   const std::optional<Tensor> w = contiguous_or_none(weight);
   if (x.numel() == 0)
     return reduction == kNone ? empty_beside(x, {x.size(0), x.size(1)}, x.scalar_type())
-                              : torch::stable::new_zeros(x, {}, x.scalar_type());
+                              : Tensor(torch::stable::new_zeros(x, {}, x.scalar_type()));
   const Tensor out = reduction == kNone ? empty_beside(x, {x.size(0), x.size(1)}, x.scalar_type())
                                         : empty_beside(x, {}, x.scalar_type());
   dispatch_float(x.scalar_type(), "sigmoid_focal_loss", [&](auto type) {

@@ -130,7 +130,9 @@ class Filter {
  public:
   using A = opmath_t<T>;
 
-  Filter(const Params& p, const A* kernel) : y_(p.y), columns_(p.x), w_(p, kernel) {}
+  Filter(const Params& p, const A* kernel) : y_(p.y), columns_(p.x), w_(p, kernel) {
+    stride_ = (columns_.count(0) + kSlack - 1) / kSlack * kSlack;
+  }
 
   struct Scratch {
     std::vector<A> rows, split, sum, residues, weights;
@@ -141,8 +143,8 @@ class Filter {
   void run(const T* in, int64_t begin, int64_t end, T* out, Scratch& s) const {
     const int64_t first = std::clamp<int64_t>(y_.first_sample(begin), 0, y_.in);
     const int64_t last = std::clamp<int64_t>(floor_div((end - 1) * y_.down + y_.taps - 1 - y_.pad, y_.up) + 1, first, y_.in);
-    const int64_t padded = columns_.padded();
-    s.residues.resize(columns_.period * (columns_.count(0) + 1));
+    const int64_t padded = columns_.padded() + kSlack;
+    s.residues.resize(columns_.period * stride_);
     s.at.assign(y_.taps * columns_.axis.taps, nullptr);
     s.weights.resize(s.at.size());
     s.sum.assign(padded, A(0));
@@ -160,7 +162,7 @@ class Filter {
     const int64_t width = columns_.axis.in, padded = columns_.padded();
     const bool in_place = w_.separable && std::is_same_v<T, A>;
     s.from.resize(last - first);
-    if (!in_place) s.rows.resize((last - first) * (w_.separable ? width : padded));
+    if (!in_place) s.rows.resize((last - first) * (w_.separable ? width : padded) + kSlack);
     for (int64_t i = first; i < last; ++i) {
       const T* row = in + i * width;
       if (in_place) {
@@ -216,7 +218,7 @@ class Filter {
   }
 
   void sum_residue(int64_t r, int64_t n, Scratch& s) const {
-    weighted_sum(s.residues.data() + r * (columns_.count(0) + 1), s.at.data(), s.weights.data(), n, columns_.count(r));
+    weighted_sum(s.residues.data() + r * stride_, s.at.data(), s.weights.data(), n, stride_);
   }
 
   void store(const Scratch& s, T* out) const {
@@ -224,12 +226,15 @@ class Filter {
     if (columns_.period == 1)
       convert(s.residues.data(), width, out);
     else
-      interleave(s.residues.data(), columns_.count(0) + 1, columns_.period, width, out);
+      interleave(s.residues.data(), stride_, columns_.period, width, out);
   }
+
+  static constexpr int64_t kSlack = Vec<A>::size;  // readable elements behind a row: sums are of whole vectors
 
   Axis y_;
   Columns columns_;
   Weights<A> w_;
+  int64_t stride_;  // of the residues of an output row
 };
 
 // Planes side by side.

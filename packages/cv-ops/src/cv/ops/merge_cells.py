@@ -158,13 +158,13 @@ class ConcatCell(BaseMergeCell):
     """The channels of ``x1``, then those of ``x2``.
 
     Args:
-        in_channels: Channels of both inputs together.
+        in_channels: Channels of each input.
         out_channels: Channels of the output.
         **kwargs: See :class:`BaseMergeCell`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, **kwargs: Any) -> None:
-        super().__init__(in_channels, out_channels, **kwargs)
+        super().__init__(2 * in_channels, out_channels, **kwargs)
 
     def _binary_op(self, x1: Tensor, x2: Tensor) -> Tensor:
         return torch.cat([x1, x2], dim=1)
