@@ -17,7 +17,16 @@ namespace cv::roi_align {
 using roi::Partition;
 using torch::stable::parallel_for;
 
-// One sample: four pixels (times the number of channels: an offset into the image) and their weights.
+// Elements between the pixels and between the channels of an image, whichever come first.
+struct Order {
+  int64_t pixel, channel;
+
+  static Order make(const Params& p, bool channels_last) {
+    return channels_last ? Order{p.channels, 1} : Order{1, p.plane()};
+  }
+};
+
+// One sample: four pixels, as offsets into the image, and their weights.
 template <typename T>
 struct PixelTaps {
   int64_t at[4];
@@ -31,7 +40,8 @@ struct BinSamples {
   std::vector<Tap<T>> columns;
   bool zero;  // whether zero takes part: a sample is outside the map, or there is none
 
-  void build(const Region<T>& r, int64_t ph, int64_t pw, const Params& p) {
+  void build(const Region<T>& r, int64_t bin, const Params& p, const Order& order) {
+    const int64_t ph = bin / p.pooled_w, pw = bin % p.pooled_w;
     const SampleRange ry = samples_inside(r.y, ph), rx = samples_inside(r.x, pw);
     columns.clear();
     for (int32_t sx = rx.begin; sx < rx.end; ++sx) columns.push_back(tap_or_outside(r.x, pw, sx));
@@ -40,7 +50,7 @@ struct BinSamples {
     for (int32_t sy = ry.begin; sy < ry.end; ++sy) {
       const Tap<T> y = tap_or_outside(r.y, ph, sy);
       for (const Tap<T>& x : columns) {
-        samples.push_back(combine(y, x, p));
+        samples.push_back(combine(y, x, p, order.pixel));
         inside += samples.back().at[0] >= 0;
       }
     }
@@ -53,16 +63,16 @@ struct BinSamples {
     if (!make_tap(axis.position(bin, sample), axis.size, t)) t.low = -1;
     return t;
   }
-  static PixelTaps<T> combine(const Tap<T>& y, const Tap<T>& x, const Params& p) {
+  static PixelTaps<T> combine(const Tap<T>& y, const Tap<T>& x, const Params& p, int64_t c) {
     if (y.low < 0 || x.low < 0) return PixelTaps<T>{{-1, -1, -1, -1}, {T(0), T(0), T(0), T(0)}};
-    const int64_t above = y.low * p.width, below = y.high * p.width, c = p.channels;
+    const int64_t above = y.low * p.width, below = y.high * p.width;
     return PixelTaps<T>{{(above + x.low) * c, (above + x.high) * c, (below + x.low) * c, (below + x.high) * c},
                         {y.weight_low * x.weight_low, y.weight_low * x.weight_high, y.weight_high * x.weight_low,
                          y.weight_high * x.weight_high}};
   }
 };
 
-// Greatest sample and its code, for `Lanes` channels of an image (H, W, C) whose pointer starts at the first
+// Greatest sample and its code, for `Lanes` channels beside each other in an image whose pointer starts at the first
 template <typename T, int64_t Lanes>
 CV_HD void greatest(const PixelTaps<T>* samples, int32_t count, bool zero, const T* image, T* CV_RESTRICT out,
                     int32_t* CV_RESTRICT code) {
@@ -85,19 +95,22 @@ CV_HD void greatest(const PixelTaps<T>* samples, int32_t count, bool zero, const
 }
 
 template <typename T>
-CV_HD void greatest_of_bin(const BinSamples<T>& bin, const T* image, int64_t channels, T* out, int32_t* code) {
+CV_HD void greatest_of_bin(const BinSamples<T>& bin, const T* image, const Order& order, int64_t channels, T* out,
+                           int32_t* code) {
   constexpr int64_t lanes = 2 * Vec<T>::size;
   const auto count = static_cast<int32_t>(bin.samples.size());
   int64_t c = 0;
-  for (; c + lanes <= channels; c += lanes)
+  for (; order.channel == 1 && c + lanes <= channels; c += lanes)
     greatest<T, lanes>(bin.samples.data(), count, bin.zero, image + c, out + c, code + c);
-  for (; c < channels; ++c) greatest<T, 1>(bin.samples.data(), count, bin.zero, image + c, out + c, code + c);
+  for (; c < channels; ++c)
+    greatest<T, 1>(bin.samples.data(), count, bin.zero, image + c * order.channel, out + c, code + c);
 }
 
-// x (N, H, W, C); out and codes in the layout `nhwc` says
+// x in the layout `last` says, out and codes in that of `nhwc`
 template <typename T>
-void max_pool_channels_last(const T* x, const T* rois, int64_t count, const Params& p, T* out, int32_t* codes,
-                            bool nhwc) {
+void max_pool(const T* x, bool last, const T* rois, int64_t count, const Params& p, T* out, int32_t* codes,
+              bool nhwc) {
+  const Order order = Order::make(p, last);
   parallel_for(0, count, roi::grain_of_regions(p, p.channels), [&](int64_t begin, int64_t end) {
     BinSamples<T> bin;
     std::vector<T> best(p.bins() * p.channels);
@@ -115,9 +128,9 @@ void max_pool_channels_last(const T* x, const T* rois, int64_t count, const Para
       T* bins_first = nhwc ? to : best.data();
       int32_t* codes_first = nhwc ? code_to : code.data();
       for (int64_t b = 0; b < p.bins(); ++b) {
-        bin.build(r, b / p.pooled_w, b % p.pooled_w, p);
+        bin.build(r, b, p, order);
         vectorized([&] {
-          greatest_of_bin(bin, image, p.channels, bins_first + b * p.channels, codes_first + b * p.channels);
+          greatest_of_bin(bin, image, order, p.channels, bins_first + b * p.channels, codes_first + b * p.channels);
         });
       }
       if (!nhwc) {
@@ -128,10 +141,11 @@ void max_pool_channels_last(const T* x, const T* rois, int64_t count, const Para
   });
 }
 
-// grad_input (N, H, W, C), zero before; grad and codes in the layout `nhwc` says
+// grad_input in the layout `channels_last` says, zero before; grad and codes in that of `nhwc`
 template <typename T>
 void max_spread(const T* grad, const int32_t* codes, const T* rois, int64_t count, const Params& p, T* grad_input,
-                bool nhwc) {
+                bool channels_last, bool nhwc) {
+  const Order order = Order::make(p, channels_last);
   const Partition part = Partition::make(p.channels, tag<T>{});
   parallel_for(0, part.blocks, 1, [&](int64_t begin, int64_t end) {
     BinSamples<T> bin;
@@ -141,7 +155,7 @@ void max_spread(const T* grad, const int32_t* codes, const T* rois, int64_t coun
       if (r.image < 0) continue;
       T* image = grad_input + r.image * p.plane() * p.channels;
       for (int64_t b = 0; b < p.bins(); ++b) {
-        bin.build(r, b / p.pooled_w, b % p.pooled_w, p);
+        bin.build(r, b, p, order);
         const auto samples = static_cast<int32_t>(bin.samples.size());
         const int64_t at = k * p.channels * p.bins() + (nhwc ? b * p.channels : b), step = nhwc ? 1 : p.bins();
         for (int64_t c = first; c < last; ++c) {
@@ -150,7 +164,7 @@ void max_spread(const T* grad, const int32_t* codes, const T* rois, int64_t coun
           const PixelTaps<T>& tap = bin.samples[code];
           if (tap.at[0] < 0) continue;
           const T g = grad[at + c * step];
-          for (int i = 0; i < 4; ++i) image[tap.at[i] + c] += tap.weight[i] * g;
+          for (int i = 0; i < 4; ++i) image[tap.at[i] + c * order.channel] += tap.weight[i] * g;
         }
       }
     }
