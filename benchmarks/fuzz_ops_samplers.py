@@ -70,6 +70,12 @@ def _convex_giou(chance: random.Random) -> Call:
     return ops.convex_giou, [torch.rand(count, 18) * 20, quadrilaterals(chance, count)]
 
 
+def _diff_iou_rotated(chance: random.Random) -> Call:
+    count = chance.randrange(0, 12)
+    pairs = [rotated(chance, count)[None].requires_grad_(chance.random() < 0.5) for _ in range(2)]
+    return ops.diff_iou_rotated_2d, pairs
+
+
 def _active_rotated_filter(chance: random.Random) -> Call:
     shape = (chance.choice([1, 2, 4]), chance.choice([1, 3]), chance.choice([1, 3]))
     weight = torch.randn(chance.randrange(0, 4), chance.randrange(0, 4), *shape)
@@ -401,6 +407,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "correlation": _correlation,
     "deform_conv2d": _deform_conv,
     "deform_roi_pool": _deform_roi_pool,
+    "diff_iou_rotated_2d": _diff_iou_rotated,
     "fused_bias_leakyrelu": _bias,
     "masked_conv2d": _masked_conv2d,
     "min_area_polygons": _min_area_polygons,
