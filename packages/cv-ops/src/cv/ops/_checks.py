@@ -56,11 +56,22 @@ def check_same_device(**tensors: Tensor) -> None:
 
 
 def rows_of(t: Tensor, columns: int, name: str) -> Tensor:
-    """``t`` without its gradient, as ``(N, columns)``; any empty vector is ``(0, columns)``."""
-    if t.requires_grad:
-        t = t.detach()
+    """``t`` as ``(N, columns)``; any empty vector, ``torch.FloatTensor([])``, is ``(0, columns)``."""
     if t.dim() == 2 and t.shape[1] == columns:
         return t
     if t.dim() == 1 and t.shape[0] == 0:
         return t.reshape(0, columns)
     raise ValueError(f"{name} must have shape (N, {columns}) or be empty, got {tuple(t.shape)}")
+
+
+def check_box_sets(bboxes1: Tensor, bboxes2: Tensor, columns: int, aligned: bool) -> None:
+    """Raises a TypeError or ValueError where two sets of boxes, or aligned pairs, cannot be compared."""
+    check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
+    rows_of(bboxes1, columns, "bboxes1")
+    rows_of(bboxes2, columns, "bboxes2")
+    check_same_device(bboxes1=bboxes1, bboxes2=bboxes2)
+    if aligned and bboxes1.shape[0] != bboxes2.shape[0]:
+        raise ValueError(
+            "bboxes1 and bboxes2 must have the same length with aligned=True, "
+            f"got {bboxes1.shape[0]} and {bboxes2.shape[0]}"
+        )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ._checks import check_tensors
+from ._checks import check_box_sets, check_tensors, rows_of
 from ._load import operator
 from ._registration import register
 
@@ -60,30 +60,13 @@ def bbox_overlaps(
         dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
         bboxes1, bboxes2 = bboxes1.to(dtype), bboxes2.to(dtype)
     if bboxes1.dim() != 2 or bboxes2.dim() != 2:
-        bboxes1, bboxes2 = _boxes(bboxes1, "bboxes1"), _boxes(bboxes2, "bboxes2")
+        bboxes1, bboxes2 = rows_of(bboxes1, 4, "bboxes1"), rows_of(bboxes2, 4, "bboxes2")
     overlaps: Tensor = _call(bboxes1, bboxes2, mode == "iof", aligned, offset)
     return overlaps
 
 
-def _boxes(boxes: Tensor, name: str) -> Tensor:
-    if boxes.dim() == 2 and boxes.shape[1] == 4:
-        return boxes
-    if boxes.dim() == 1 and boxes.shape[0] == 0:  # torch.FloatTensor([]), which the reference accepts
-        return boxes.reshape(0, 4)
-    raise ValueError(f"{name} must have shape (N, 4) or be empty, got {tuple(boxes.shape)}")
-
-
 def _check(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool, offset: int) -> None:
-    check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
-    _boxes(bboxes1, "bboxes1")
-    _boxes(bboxes2, "bboxes2")
-    if bboxes1.device != bboxes2.device:
-        raise ValueError(f"bboxes2 must be on {bboxes1.device} as bboxes1 is, got {bboxes2.device}")
-    if aligned and bboxes1.shape[0] != bboxes2.shape[0]:
-        raise ValueError(
-            "bboxes1 and bboxes2 must have the same length with aligned=True, "
-            f"got {bboxes1.shape[0]} and {bboxes2.shape[0]}"
-        )
+    check_box_sets(bboxes1, bboxes2, 4, aligned)
 
 
 def _fake(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool, offset: int) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ._checks import check_tensors
+from ._checks import check_box_sets, check_tensors, rows_of
 from ._load import operator
 from ._registration import register
 
@@ -63,7 +63,7 @@ def box_iou_rotated(
         dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
         bboxes1, bboxes2 = bboxes1.to(dtype), bboxes2.to(dtype)
     if bboxes1.dim() != 2 or bboxes2.dim() != 2:
-        bboxes1, bboxes2 = _boxes(bboxes1, "bboxes1"), _boxes(bboxes2, "bboxes2")
+        bboxes1, bboxes2 = rows_of(bboxes1, 5, "bboxes1"), rows_of(bboxes2, 5, "bboxes2")
     if bboxes1.requires_grad or bboxes2.requires_grad:
         bboxes1, bboxes2 = bboxes1.detach(), bboxes2.detach()
     if not clockwise:
@@ -77,25 +77,8 @@ def turned_round(boxes: Tensor) -> Tensor:
     return torch.cat([boxes[:, :4], -boxes[:, 4:]], dim=1)
 
 
-def _boxes(boxes: Tensor, name: str) -> Tensor:
-    if boxes.dim() == 2 and boxes.shape[1] == 5:
-        return boxes
-    if boxes.dim() == 1 and boxes.shape[0] == 0:
-        return boxes.reshape(0, 5)
-    raise ValueError(f"{name} must have shape (N, 5) or be empty, got {tuple(boxes.shape)}")
-
-
 def _check(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool) -> None:
-    check_tensors(bboxes1=bboxes1, bboxes2=bboxes2)
-    _boxes(bboxes1, "bboxes1")
-    _boxes(bboxes2, "bboxes2")
-    if bboxes1.device != bboxes2.device:
-        raise ValueError(f"bboxes2 must be on {bboxes1.device} as bboxes1 is, got {bboxes2.device}")
-    if aligned and bboxes1.shape[0] != bboxes2.shape[0]:
-        raise ValueError(
-            "bboxes1 and bboxes2 must have the same length with aligned=True, "
-            f"got {bboxes1.shape[0]} and {bboxes2.shape[0]}"
-        )
+    check_box_sets(bboxes1, bboxes2, 5, aligned)
 
 
 def _fake(bboxes1: Tensor, bboxes2: Tensor, foreground: bool, aligned: bool) -> Tensor:

@@ -41,7 +41,9 @@ def convex_iou(pointsets: Tensor, polygons: Tensor) -> Tensor:
         tensor([[0.3333]])
     """
     pointsets, polygons = in_one_floating_dtype(pointsets=pointsets, polygons=polygons)
-    overlaps: Tensor = _call_iou(rows_of(pointsets, 18, "pointsets"), rows_of(polygons, 8, "polygons"))
+    overlaps: Tensor = _call_iou(
+        rows_of(pointsets.detach(), 18, "pointsets"), rows_of(polygons.detach(), 8, "polygons")
+    )
     return overlaps
 
 
@@ -64,7 +66,9 @@ def convex_giou(pointsets: Tensor, polygons: Tensor) -> tuple[Tensor, Tensor]:
     pointsets, polygons = in_one_floating_dtype(pointsets=pointsets, polygons=polygons)
     giou: Tensor
     grad: Tensor
-    giou, grad = _call_giou(rows_of(pointsets, 18, "pointsets"), rows_of(polygons, 8, "polygons"))
+    giou, grad = _call_giou(
+        rows_of(pointsets.detach(), 18, "pointsets"), rows_of(polygons.detach(), 8, "polygons")
+    )
     return giou, grad
 
 

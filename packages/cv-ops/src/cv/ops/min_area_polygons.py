@@ -38,7 +38,7 @@ def min_area_polygons(pointsets: Tensor) -> Tensor:
         tensor([[4., 0., 0., 0., 0., 2., 4., 2.]])
     """
     (pointsets,) = in_one_floating_dtype(pointsets=pointsets)
-    corners: Tensor = _call(rows_of(pointsets, 18, "pointsets"))
+    corners: Tensor = _call(rows_of(pointsets.detach(), 18, "pointsets"))
     return corners
 
 

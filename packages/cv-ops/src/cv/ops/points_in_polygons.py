@@ -40,7 +40,7 @@ def points_in_polygons(points: Tensor, polygons: Tensor) -> Tensor:
                 [0.]])
     """
     points, polygons = in_one_floating_dtype(points=points, polygons=polygons)
-    inside: Tensor = _call(rows_of(points, 2, "points"), rows_of(polygons, 8, "polygons"))
+    inside: Tensor = _call(rows_of(points.detach(), 2, "points"), rows_of(polygons.detach(), 8, "polygons"))
     return inside
 
 
