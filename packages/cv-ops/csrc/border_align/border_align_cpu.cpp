@@ -99,7 +99,8 @@ CV_HD void transpose_to(T* CV_RESTRICT out, int64_t stride, const T* CV_RESTRICT
 
 // Values of the map that all boxes read.
 inline double values_read(const Params& p) {
-  return 4.0 * static_cast<double>(p.batch * p.boxes * kBorders) * static_cast<double>((p.pool_size + 1) * p.channels);
+  return 4.0 * kBorders * static_cast<double>(p.batch) * static_cast<double>(p.boxes) *
+         (static_cast<double>(p.pool_size) + 1) * static_cast<double>(p.channels);
 }
 
 // x (N, H, W, 4 C) if nhwc, else (N, 4 C, H, W); out and samples (N, C, K, 4)

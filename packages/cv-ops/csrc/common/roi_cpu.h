@@ -20,6 +20,13 @@ constexpr int64_t kChannelBlock = 256;  // channels worked on at a time: long en
 constexpr int64_t kFewChannels = 8;     // fewer are no runs that a loop over channels is worth
 constexpr int64_t kLanes = 16;          // channels gathered at a time
 
+// Whether regions that read so many pixels read more than this share of the maps. Sizes may be anything here: a
+// gradient of 2^62 maps is refused when it is allocated.
+template <typename Params>
+bool reads_more(double read, double share, const Params& p) {
+  return read > share * static_cast<double>(p.batch) * static_cast<double>(p.plane());
+}
+
 // Blocks of channels (whole cache lines), and where those are fewer than threads, interleaved rows too.
 struct Partition {
   int64_t block, blocks, bands;

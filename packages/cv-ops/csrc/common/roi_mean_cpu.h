@@ -211,7 +211,7 @@ Tensor mean_cpu(const Tensor& input, const Sampler& sampler, int64_t count) {
     return out;
   }
   const double read = pixels_read(sampler, count), work = read * static_cast<double>(p.channels);
-  const bool turn = !nhwc && read > kTurnFrom * static_cast<double>(p.batch * p.plane());
+  const bool turn = !nhwc && reads_more(read, kTurnFrom, p);
   if (p.channels >= kFewChannels && (nhwc || turn)) {
     const Tensor x = channels_last_cpu<T>(to_opmath(input));
     mean_channels_last(x.const_data_ptr<T>(), sampler, count, work, to, nhwc);
@@ -255,7 +255,7 @@ Tensor mean_backward_cpu(const Tensor& grad, const Sampler& sampler, bool channe
   const Params& p = sampler.p;
   const int64_t count = grad.size(0);
   const double read = pixels_read(sampler, count), work = read * static_cast<double>(p.channels);
-  const bool turn = !channels_last_input && read > kTurnGradientFrom * static_cast<double>(p.batch * p.plane());
+  const bool turn = !channels_last_input && reads_more(read, kTurnGradientFrom, p);
   const bool runs = p.channels >= kFewChannels && (channels_last_input || turn), last_order = channels_last_input || runs;
   Tensor grad_input =
       empty_4d(grad, p.batch, p.channels, p.height, p.width, opmath_dtype(grad.scalar_type()), last_order);

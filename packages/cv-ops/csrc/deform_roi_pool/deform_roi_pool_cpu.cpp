@@ -166,8 +166,7 @@ Tensor deform_roi_pool_offset_backward_cpu(const Tensor& grad, const Tensor& inp
     const Sampler<T> sampler = at.sampler<T>(p);
     const double read = roi::pixels_read(sampler, rois.size(0)), work = read * static_cast<double>(p.channels);
     const bool in_order = has_channels_last_order(input);
-    const bool turn = !in_order && p.channels >= roi::kFewChannels &&
-                      read > roi::kTurnFrom * static_cast<double>(p.batch * p.plane());
+    const bool turn = !in_order && p.channels >= roi::kFewChannels && roi::reads_more(read, roi::kTurnFrom, p);
     const Tensor map = to_opmath(input), x = in_order || turn ? channels_last(map) : as_contiguous(map);
     offset_gradient(x.const_data_ptr<T>(), in_order || turn, roi::OutputGrad<T>{g.const_data_ptr<T>(), nhwc}, sampler,
                     rois.size(0), work, to);

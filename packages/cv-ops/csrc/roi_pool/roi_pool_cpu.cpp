@@ -276,7 +276,7 @@ std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& rois,
     if (few) {
       const Tensor x = nhwc ? to_opmath(input) : as_contiguous(to_opmath(input));
       pool_few(x.const_data_ptr<T>(), r, count, p, work, to, index, nhwc);
-    } else if (nhwc || read > kTurnFrom * static_cast<double>(p.batch * p.plane())) {
+    } else if (nhwc || roi::reads_more(read, kTurnFrom, p)) {
       const Tensor x = channels_last_cpu<T>(to_opmath(input));
       pool_channels_last(x.const_data_ptr<T>(), r, count, p, work, to, index, nhwc);
     } else {
