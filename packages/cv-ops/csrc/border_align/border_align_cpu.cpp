@@ -51,7 +51,7 @@ void sample_border(const Border<T>& border, const Params& p, int64_t pixel_strid
 // Greatest sample and its number, for `Lanes` channels of an image whose pointer starts at the first. The first of
 // equal samples counts; NaN is taken, and then kept.
 template <typename T, int64_t Lanes>
-CV_HD void greatest(const Sample<T>* samples, int32_t count, const T* image, int64_t channel, T* CV_RESTRICT out,
+CV_HD void greatest(const Sample<T>* samples, int32_t count, const T* image, T* CV_RESTRICT out,
                     int32_t* CV_RESTRICT which) {
   T best[Lanes];
   int32_t number[Lanes];
@@ -69,7 +69,7 @@ CV_HD void greatest(const Sample<T>* samples, int32_t count, const T* image, int
     const T *p0 = image + tap.at[0], *p1 = image + tap.at[1], *p2 = image + tap.at[2], *p3 = image + tap.at[3];
     const T w0 = tap.weight[0], w1 = tap.weight[1], w2 = tap.weight[2], w3 = tap.weight[3];
     for (int64_t i = 0; i < Lanes; ++i) {
-      const T v = w0 * p0[i * channel] + w1 * p1[i * channel] + w2 * p2[i * channel] + w3 * p3[i * channel];
+      const T v = w0 * p0[i] + w1 * p1[i] + w2 * p2[i] + w3 * p3[i];
       const bool take = (v > best[i]) | (v != v);
       best[i] = take ? v : best[i];
       number[i] = take ? s : number[i];
@@ -86,8 +86,8 @@ CV_HD void greatest_of_border(const std::vector<Sample<T>>& samples, const T* im
   const auto count = static_cast<int32_t>(samples.size());
   int64_t c = 0;
   for (; channel == 1 && c + lanes <= channels; c += lanes)
-    greatest<T, lanes>(samples.data(), count, image + c, 1, out + c, which + c);
-  for (; c < channels; ++c) greatest<T, 1>(samples.data(), count, image + c * channel, 1, out + c, which + c);
+    greatest<T, lanes>(samples.data(), count, image + c, out + c, which + c);
+  for (; c < channels; ++c) greatest<T, 1>(samples.data(), count, image + c * channel, out + c, which + c);
 }
 
 // out (cols, ·) with rows `stride` apart = in (rows, cols) transposed

@@ -15,16 +15,8 @@
 namespace cv::roi_align {
 
 using roi::Partition;
+using roi::Strides;
 using torch::stable::parallel_for;
-
-// Elements between the pixels and between the channels of an image, whichever come first.
-struct Order {
-  int64_t pixel, channel;
-
-  static Order make(const Params& p, bool channels_last) {
-    return channels_last ? Order{p.channels, 1} : Order{1, p.plane()};
-  }
-};
 
 // One sample: four pixels, as offsets into the image, and their weights.
 template <typename T>
@@ -40,7 +32,7 @@ struct BinSamples {
   std::vector<Tap<T>> columns;
   bool zero;  // whether zero takes part: a sample is outside the map, or there is none
 
-  void build(const Region<T>& r, int64_t bin, const Params& p, const Order& order) {
+  void build(const Region<T>& r, int64_t bin, const Params& p, const Strides& in) {
     const int64_t ph = bin / p.pooled_w, pw = bin % p.pooled_w;
     const SampleRange ry = samples_inside(r.y, ph), rx = samples_inside(r.x, pw);
     columns.clear();
@@ -50,7 +42,7 @@ struct BinSamples {
     for (int32_t sy = ry.begin; sy < ry.end; ++sy) {
       const Tap<T> y = tap_or_outside(r.y, ph, sy);
       for (const Tap<T>& x : columns) {
-        samples.push_back(combine(y, x, p, order.pixel));
+        samples.push_back(combine(y, x, p, in.item));
         inside += samples.back().at[0] >= 0;
       }
     }
@@ -95,22 +87,22 @@ CV_HD void greatest(const PixelTaps<T>* samples, int32_t count, bool zero, const
 }
 
 template <typename T>
-CV_HD void greatest_of_bin(const BinSamples<T>& bin, const T* image, const Order& order, int64_t channels, T* out,
+CV_HD void greatest_of_bin(const BinSamples<T>& bin, const T* image, const Strides& in, int64_t channels, T* out,
                            int32_t* code) {
   constexpr int64_t lanes = 2 * Vec<T>::size;
   const auto count = static_cast<int32_t>(bin.samples.size());
   int64_t c = 0;
-  for (; order.channel == 1 && c + lanes <= channels; c += lanes)
+  for (; in.channel == 1 && c + lanes <= channels; c += lanes)
     greatest<T, lanes>(bin.samples.data(), count, bin.zero, image + c, out + c, code + c);
   for (; c < channels; ++c)
-    greatest<T, 1>(bin.samples.data(), count, bin.zero, image + c * order.channel, out + c, code + c);
+    greatest<T, 1>(bin.samples.data(), count, bin.zero, image + c * in.channel, out + c, code + c);
 }
 
 // x in the layout `last` says, out and codes in that of `nhwc`
 template <typename T>
 void max_pool(const T* x, bool last, const T* rois, int64_t count, const Params& p, T* out, int32_t* codes,
               bool nhwc) {
-  const Order order = Order::make(p, last);
+  const Strides in = Strides::of(last, p.channels, p.plane());
   parallel_for(0, count, roi::grain_of_regions(p, p.channels), [&](int64_t begin, int64_t end) {
     BinSamples<T> bin;
     std::vector<T> best(p.bins() * p.channels);
@@ -128,9 +120,9 @@ void max_pool(const T* x, bool last, const T* rois, int64_t count, const Params&
       T* bins_first = nhwc ? to : best.data();
       int32_t* codes_first = nhwc ? code_to : code.data();
       for (int64_t b = 0; b < p.bins(); ++b) {
-        bin.build(r, b, p, order);
+        bin.build(r, b, p, in);
         vectorized([&] {
-          greatest_of_bin(bin, image, order, p.channels, bins_first + b * p.channels, codes_first + b * p.channels);
+          greatest_of_bin(bin, image, in, p.channels, bins_first + b * p.channels, codes_first + b * p.channels);
         });
       }
       if (!nhwc) {
@@ -145,7 +137,7 @@ void max_pool(const T* x, bool last, const T* rois, int64_t count, const Params&
 template <typename T>
 void max_spread(const T* grad, const int32_t* codes, const T* rois, int64_t count, const Params& p, T* grad_input,
                 bool channels_last, bool nhwc) {
-  const Order order = Order::make(p, channels_last);
+  const Strides in = Strides::of(channels_last, p.channels, p.plane());
   const Partition part = Partition::make(p.channels, tag<T>{});
   parallel_for(0, part.blocks, 1, [&](int64_t begin, int64_t end) {
     BinSamples<T> bin;
@@ -155,7 +147,7 @@ void max_spread(const T* grad, const int32_t* codes, const T* rois, int64_t coun
       if (r.image < 0) continue;
       T* image = grad_input + r.image * p.plane() * p.channels;
       for (int64_t b = 0; b < p.bins(); ++b) {
-        bin.build(r, b, p, order);
+        bin.build(r, b, p, in);
         const auto samples = static_cast<int32_t>(bin.samples.size());
         const int64_t at = k * p.channels * p.bins() + (nhwc ? b * p.channels : b), step = nhwc ? 1 : p.bins();
         for (int64_t c = first; c < last; ++c) {
@@ -164,7 +156,7 @@ void max_spread(const T* grad, const int32_t* codes, const T* rois, int64_t coun
           const PixelTaps<T>& tap = bin.samples[code];
           if (tap.at[0] < 0) continue;
           const T g = grad[at + c * step];
-          for (int i = 0; i < 4; ++i) image[tap.at[i] + c * order.channel] += tap.weight[i] * g;
+          for (int i = 0; i < 4; ++i) image[tap.at[i] + c * in.channel] += tap.weight[i] * g;
         }
       }
     }
