@@ -147,6 +147,13 @@ def _roi_align_rotated(chance: random.Random) -> Call:
     return ops.roi_align_rotated, [x, r, size(chance), 1.0, chance.choice([0, 2]), True, False]
 
 
+def _riroi_align_rotated(chance: random.Random) -> Call:
+    x, b = maps(chance, 2 * chance.choice([4, 8])), rotated(chance)
+    r = torch.cat([torch.randint(0, len(x), (len(b), 1)).float(), b], 1)
+    orientations = chance.choice([1, 4, 8])
+    return ops.riroi_align_rotated, [x, r, size(chance), 1.0, chance.choice([0, 2]), orientations, False]
+
+
 def _deform_conv(chance: random.Random) -> Call:
     groups, x = 1, maps(chance, channels=4)
     weight = torch.randn(6, 4, 3, 3).requires_grad_()
@@ -421,6 +428,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "points_in_polygons": _points_in_polygons,
     "psa_mask": _psa_mask,
     "rel_roi_point_to_rel_img_point": _relative_points,
+    "riroi_align_rotated": _riroi_align_rotated,
     "roi_align": _roi(ops.roi_align, 0, "avg", True),
     "roi_align of maxima": _roi(ops.roi_align, 0, "max", False),
     "roi_align_rotated": _roi_align_rotated,
@@ -459,6 +467,9 @@ LAYERS: dict[str, Sampler] = {
         ops.MultiScaleDeformableAttention, [8, 2, 2, 3, 64, 0.1, False], _attention_layer
     ),
     "PSAMask": layer(ops.PSAMask, ["collect", (3, 5)], lambda c: _psa_mask(c)[1][:1]),
+    "RiRoIAlignRotated": layer(
+        ops.RiRoIAlignRotated, [(2, 3), 0.5, 2, 4, True], lambda c: _riroi_align_rotated(c)[1][:2]
+    ),
     "RoIAlign": layer(ops.RoIAlign, [(2, 3), 0.5, 2, "max", True], _map_and_rois),
     "RoIAlignRotated": layer(
         ops.RoIAlignRotated, [(2, 3), 0.5, 2, True, True], lambda c: _roi_align_rotated(c)[1][:2]

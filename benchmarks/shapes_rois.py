@@ -78,6 +78,36 @@ def _roi_align_rotated(draw: Draw) -> Case:
     )
 
 
+def _riroi_align_rotated(draw: Draw) -> Case:
+    x = draw.map(draw.log(1, 4), 8 * draw.log(1, 32), draw.log(2, 100), draw.log(2, 100)).requires_grad_()
+    rois, scale = _rois(draw, x)
+    image, low, high = rois.split((1, 2, 2), 1)
+    rois = torch.cat([image, (low + high) / 2, high - low, 7 * torch.rand(len(rois), 1)], 1)
+    bins, samples = draw.choice([1, 3, 7, 14, (2, 5)]), draw.choice([0, 0, 1, 2, 4])
+    calls = {
+        "cv": lambda: ops.riroi_align_rotated(x, rois, bins, scale, samples),
+        "composed": lambda: composed_riroi_align_rotated(x, rois, bins, scale, samples),
+    }
+    return Case(
+        f"{len(rois)} boxes on {layout(x)}, bins {bins}, {samples or 'adaptive'} samples", calls, (x,)
+    )
+
+
+def composed_riroi_align_rotated(
+    x: Tensor, rois: Tensor, bins: int | tuple[int, int], scale: float, samples: int
+) -> Tensor:
+    """Our roi_align_rotated, then a product with a matrix per box that mixes 8 orientations."""
+    pooled = ops.roi_align_rotated(x, rois, bins, scale, samples, False)
+    turns = rois[:, 5, None] * (8 / (2 * torch.pi))
+    part, steps = turns - turns.floor(), turns.floor().long()
+    places = (torch.arange(8) - steps) % 8
+    mixing = torch.zeros(len(rois), 8, 8)
+    mixing.scatter_(2, places[..., None], (1 - part).expand(-1, 8)[..., None])
+    mixing.scatter_add_(2, ((places + 1) % 8)[..., None], part.expand(-1, 8)[..., None])
+    count, channels = pooled.shape[:2]
+    return torch.matmul(mixing[:, None], pooled.reshape(count, channels // 8, 8, -1)).reshape(pooled.shape)
+
+
 def _deform_roi_pool(draw: Draw) -> Case:
     x = _map(draw)
     rois, scale = _rois(draw, x)
@@ -128,6 +158,7 @@ SAMPLERS: dict[str, Sampler] = {
     "roi_align": _roi_align,
     "roi_align, greatest": _roi_align_max,
     "roi_align_rotated": _roi_align_rotated,
+    "riroi_align_rotated": _riroi_align_rotated,
     "roi_pool": _roi_pool,
     "SimpleRoIAlign": _simple_roi_align,
 }

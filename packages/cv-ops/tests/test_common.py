@@ -229,6 +229,7 @@ def test_arrays_of_any_layout_are_taken(spoil):
         lambda x: ops.psa_mask(x, "collect"),
         lambda x: ops.SAConv2d(2, 2, 3, use_deform=True)(x),
         lambda x: ops.point_sample(x, x),
+        lambda x: ops.riroi_align_rotated(torch.zeros(1, 8, 2, 2), x, 2, 1.0),
         lambda x: ops.rotated_feature_align(torch.zeros(1, 1, 1, 1), x),
         lambda x: ops.sigmoid_focal_loss(x, x),
         lambda x: ops.softmax_focal_loss(torch.zeros(1, 2), x),
