@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -37,12 +38,6 @@ struct Partition {
     const int64_t share = (channels / threads + line - 1) / line * line;
     const int64_t block = std::clamp(share, line, kChannelBlock), blocks = (channels + block - 1) / block;
     return Partition{block, blocks, (threads + blocks - 1) / blocks};
-  }
-
-  // Blocks of kLanes: for channels that are no runs.
-  static Partition of_lanes(int64_t channels) {
-    const int64_t threads = torch::stable::get_num_threads(), blocks = (channels + kLanes - 1) / kLanes;
-    return Partition{kLanes, blocks, (threads + blocks - 1) / blocks};
   }
 };
 
@@ -111,27 +106,102 @@ struct OutputGrad {
   }
 };
 
-// Adds the gradients of regions one after the other, whose weights W are made beforehand. `new_maker()` and
-// `new_adder()` give each thread its own make(w, k) and add(w, k, c, size, band, bands), with what they need to write
-// in; `batch_end(first)` says of how many regions to keep the weights. Little work keeps those of one.
-template <typename W, typename BatchEnd, typename NewMaker, typename NewAdder>
-void add_regions(int64_t count, int64_t channels, const Partition& part, double work, BatchEnd&& batch_end,
+// The gradient of a map, to be written whole: (N, H, W, C) if nhwc, else (N, C, H, W).
+template <typename T>
+struct MapGrad {
+  T* data;
+  bool nhwc;
+  bool runs;  // whether regions add to pixels whose channels lie side by side; planes are turned from those then
+};
+
+// What one task adds gradients to: the rows [begin, end) of an image, the channels [c, c + count).
+template <typename T>
+struct Patch {
+  int64_t image, begin, end, c, count;
+  T* data;  // channel c of the first pixel of the row `begin`
+  Strides strides;
+
+  CV_HD bool has(int64_t row) const { return row >= begin && row < end; }
+};
+
+// How the gradient of a map is cut into patches: by its shape, never by the number of threads.
+struct Cut {
+  static constexpr int64_t kTasks = 16;       // at least, if there are as many rows
+  static constexpr int64_t kBytes = 1 << 19;  // of a patch of runs: stays in the second-level cache
+
+  int64_t block, blocks, rows, bands;
+
+  Cut(const Params& p, bool runs, int64_t bytes)
+      : block(runs ? p.channels : std::min(p.channels, kLanes)), blocks((p.channels + block - 1) / block) {
+    const int64_t wanted = (kTasks + p.batch * blocks - 1) / (p.batch * blocks);
+    rows = std::max<int64_t>(1, p.height / wanted);
+    if (runs) rows = std::clamp<int64_t>(kBytes / (p.width * p.channels * bytes), 1, rows);
+    bands = (p.height + rows - 1) / rows;
+  }
+};
+
+// A number without a common divisor with n, near the golden section of it: in the order t * step % n, whichever part of
+// all t one thread takes is spread evenly.
+inline int64_t spreading_step(int64_t n) {
+  int64_t step = std::max<int64_t>(1, n * 5 / 8);
+  while (std::gcd(step, n) != 1) --step;
+  return step;
+}
+
+template <typename T>
+void clear(const Patch<T>& patch, const Params& p) {
+  const int64_t pixels = (patch.end - patch.begin) * p.width;
+  if (patch.strides.channel == 1) {
+    std::fill_n(patch.data, pixels * patch.count, T(0));
+  } else {
+    for (int64_t i = 0; i < patch.count; ++i) std::fill_n(patch.data + i * patch.strides.channel, pixels, T(0));
+  }
+}
+
+// A patch of runs to planes; `more` adds to what they have.
+template <typename T>
+void turn_out(const Patch<T>& patch, const Params& p, const Patch<T>& out, bool more) {
+  const int64_t pixels = (patch.end - patch.begin) * p.width, plane = out.strides.channel;
+  vectorized([&] {
+    if (!more) return transpose_strided(out.data, plane, patch.data, p.channels, pixels, p.channels);
+    for (int64_t c = 0; c < p.channels; ++c)
+      for (int64_t i = 0; i < pixels; ++i) out.data[c * plane + i] += patch.data[i * p.channels + c];
+  });
+}
+
+// The gradient of a map: regions are added one after the other, patch by patch. A region has weights W, made
+// beforehand, with its image (-1: none) and the rows [first_row, last_row] that it reads. `new_maker()` and
+// `new_adder()` give each thread its own make(w, k) and add(w, k, patch), with what they need to write in;
+// `batch_end(first)` says of how many regions to keep the weights. Little work keeps those of one.
+template <typename W, typename T, typename BatchEnd, typename NewMaker, typename NewAdder>
+void add_regions(int64_t count, const Params& p, const MapGrad<T>& to, double work, BatchEnd&& batch_end,
                  NewMaker&& new_maker, NewAdder&& new_adder) {
-  const int64_t tasks = part.blocks * part.bands, grain = grain_of_tasks(work, tasks);
-  const auto add_block = [&](auto& add, const W& w, int64_t k, int64_t task, int64_t bands) {
-    const int64_t c = task % part.blocks * part.block;
-    if (w.image >= 0) add(w, k, c, std::min(part.block, channels - c), task / part.blocks, bands);
+  const Cut cut(p, to.runs, sizeof(T));
+  const int64_t tasks = p.batch * cut.blocks * cut.bands, size = p.batch * p.channels * p.plane();
+  const int64_t grain = grain_of_tasks(work + static_cast<double>(size) / 8, tasks);
+  const bool turn = to.runs && !to.nhwc;
+  const auto patch_at = [&](T* data, bool nhwc, int64_t image, int64_t begin, int64_t end, int64_t c) {
+    const Strides strides = Strides::of(nhwc, p.channels, p.plane());
+    T* at = data + image * p.channels * p.plane() + c * strides.channel + begin * p.width * strides.item;
+    return Patch<T>{image, begin, end, c, std::min(cut.block, p.channels - c), at, strides};
   };
-  if (grain >= tasks || torch::stable::get_num_threads() == 1) {
+  if (grain >= tasks) {
+    std::vector<T> turned(turn ? size : 0);
+    T* data = turn ? turned.data() : to.data;
+    if (!turn) std::fill_n(data, size, T(0));
     auto make = new_maker();
     auto add = new_adder();
     W w;
     for (int64_t k = 0; k < count; ++k) {
       make(w, k);
-      for (int64_t block = 0; block < part.blocks; ++block) add_block(add, w, k, block, 1);
+      if (w.image < 0) continue;
+      for (int64_t block = 0; block < cut.blocks; ++block)
+        add(w, k, patch_at(data, to.nhwc || turn, w.image, 0, p.height, block * cut.block));
     }
+    if (turn) transpose_batch(to.data, turned.data(), p.batch, p.plane(), p.channels);
     return;
   }
+  const int64_t step = spreading_step(tasks);
   std::vector<W> weights;
   for (int64_t first = 0, last; first < count; first = last) {
     last = batch_end(first);
@@ -142,8 +212,24 @@ void add_regions(int64_t count, int64_t channels, const Partition& part, double 
     });
     torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
       auto add = new_adder();
-      for (int64_t task = begin; task < end; ++task)
-        for (int64_t k = first; k < last; ++k) add_block(add, weights[k - first], k, task, part.bands);
+      std::vector<T> turned(turn ? cut.rows * p.width * p.channels : 0);
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t task = t * step % tasks, band = task / cut.blocks % cut.bands;
+        const int64_t from = band * cut.rows, until = std::min(from + cut.rows, p.height);
+        const Patch<T> out = patch_at(to.data, to.nhwc, task / cut.blocks / cut.bands, from, until,
+                                      task % cut.blocks * cut.block);
+        Patch<T> patch = out;
+        if (turn) patch.data = turned.data(), patch.strides = Strides::of(true, p.channels, 0);
+        if (turn || first == 0) clear(patch, p);
+        bool read = first == 0;
+        for (int64_t k = first; k < last; ++k) {
+          const W& w = weights[k - first];
+          if (w.image != patch.image || w.last_row < from || w.first_row >= until) continue;
+          add(w, k, patch);
+          read = true;
+        }
+        if (turn && read) turn_out(patch, p, out, first > 0);
+      }
     });
   }
 }

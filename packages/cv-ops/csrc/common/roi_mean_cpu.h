@@ -222,51 +222,82 @@ Tensor mean_cpu(const Tensor& input, const Sampler& sampler, int64_t count) {
   return out;
 }
 
-// Adds one region's gradient into `image` (H, W, C), for the channels [c, c + count) and the rows of a band.
+// The bins of a region, and which pixels of the map they reach.
 template <typename T>
-CV_HD void spread_taps(const RegionTaps<T>& r, const T* grad, int64_t stride, const Params& p, int64_t c, int64_t count,
-                       int64_t band, int64_t bands, T* image) {
+struct GradientTaps : RegionTaps<T> {
+  std::vector<int32_t> lowest, highest;  // pixel of each bin; of a bin without any, lowest > highest
+  int64_t first_row = 0, last_row = -1;
+
+  template <typename Sampler>
+  void build(const Sampler& sampler, int64_t k, std::vector<int32_t>& slots) {
+    RegionTaps<T>::build(sampler, k, slots);
+    if (this->image < 0) return;
+    const int64_t bins = sampler.p.bins(), width = sampler.p.width;
+    lowest.resize(bins), highest.resize(bins);
+    int32_t low = std::numeric_limits<int32_t>::max(), high = -1;
+    for (int64_t b = 0; b < bins; ++b) {
+      lowest[b] = std::numeric_limits<int32_t>::max(), highest[b] = -1;
+      for (int64_t e = this->begin[b]; e < this->begin[b + 1]; ++e) {
+        lowest[b] = std::min(lowest[b], this->pixel[e]);
+        highest[b] = std::max(highest[b], this->pixel[e]);
+      }
+      low = std::min(low, lowest[b]), high = std::max(high, highest[b]);
+    }
+    first_row = 0, last_row = -1;
+    if (high >= low) first_row = low / width, last_row = high / width;
+  }
+};
+
+// Adds one region's gradient, (bins, C), to a patch of runs.
+template <typename T>
+CV_HD void spread_taps(const GradientTaps<T>& r, const T* grad, const Params& p, const Patch<T>& patch) {
+  const int64_t from = patch.begin * p.width, until = patch.end * p.width;
   for (int64_t b = 0; b < p.bins(); ++b) {
+    if (r.highest[b] < from || r.lowest[b] >= until) continue;
     for (int64_t e = r.begin[b]; e < r.begin[b + 1]; ++e) {
-      if (bands > 1 && r.pixel[e] / p.width % bands != band) continue;
-      add_scaled(image + r.pixel[e] * p.channels + c, grad + b * stride, r.weight[e], count);
+      const int64_t pixel = r.pixel[e];
+      if (pixel >= from && pixel < until)
+        add_scaled(patch.data + (pixel - from) * p.channels, grad + b * p.channels, r.weight[e], p.channels);
     }
   }
 }
 
-// The same for N channels, wherever they lie
+// The same for N channels, wherever they lie, of which `to` is the first
 template <int64_t N, typename T>
-CV_HD void scatter_taps(const RegionTaps<T>& r, const T* grad, Strides out, const Params& p, int64_t band,
-                        int64_t bands, T* to, Strides in) {
+CV_HD void scatter_taps(const GradientTaps<T>& r, const T* grad, Strides out, const Params& p, const Patch<T>& patch,
+                        T* to) {
+  const int64_t from = patch.begin * p.width, until = patch.end * p.width;
+  const Strides in = patch.strides;
   for (int64_t b = 0; b < p.bins(); ++b) {
+    if (r.highest[b] < from || r.lowest[b] >= until) continue;
     T g[N];
     for (int64_t i = 0; i < N; ++i) g[i] = grad[b * out.item + i * out.channel];
     for (int64_t e = r.begin[b]; e < r.begin[b + 1]; ++e) {
-      if (bands > 1 && r.pixel[e] / p.width % bands != band) continue;
-      T* at = to + r.pixel[e] * in.item;
+      const int64_t pixel = r.pixel[e];
+      if (pixel < from || pixel >= until) continue;
+      T* at = to + (pixel - from) * in.item;
       for (int64_t i = 0; i < N; ++i) at[i * in.channel] += r.weight[e] * g[i];
     }
   }
 }
 
-// The gradient of the map, (N, C, H, W) in opmath dtype T; stored channels last if it is wanted so or is cheaper so
+// The gradient of the map, (N, C, H, W) in opmath dtype T, in either layout
 template <typename T, typename Sampler>
 Tensor mean_backward_cpu(const Tensor& grad, const Sampler& sampler, bool channels_last_input) {
   const Params& p = sampler.p;
   const int64_t count = grad.size(0);
   const double read = pixels_read(sampler, count), work = read * static_cast<double>(p.channels);
   const bool turn = !channels_last_input && reads_more(read, kTurnGradientFrom, p);
-  const bool runs = p.channels >= kFewChannels && (channels_last_input || turn), last_order = channels_last_input || runs;
-  Tensor grad_input =
-      empty_4d(grad, p.batch, p.channels, p.height, p.width, opmath_dtype(grad.scalar_type()), last_order);
-  zero_(grad_input);
-  if (grad.numel() == 0 || grad_input.numel() == 0) return grad_input;
-  const bool nhwc = is_channels_last(grad);
-  const Tensor g = nhwc ? to_opmath(grad) : as_contiguous(to_opmath(grad));
-  const OutputGrad<T> out_grad{g.const_data_ptr<T>(), nhwc};
-  const Strides from = Strides::of(nhwc, p.channels, p.bins()), in = Strides::of(last_order, p.channels, p.plane());
-  T* to = grad_input.template mutable_data_ptr<T>();
-  const Partition part = runs ? Partition::make(p.channels, tag<T>{}) : Partition::of_lanes(p.channels);
+  const bool runs = p.channels >= kFewChannels && (channels_last_input || turn);
+  Tensor grad_input = empty_4d(grad, p.batch, p.channels, p.height, p.width, opmath_dtype(grad.scalar_type()),
+                               channels_last_input);
+  if (grad_input.numel() == 0) return grad_input;
+  if (grad.numel() == 0) return zero_(grad_input);
+  const Tensor g = runs ? channels_last_cpu<T>(to_opmath(grad))
+                        : is_channels_last(grad) ? to_opmath(grad) : as_contiguous(to_opmath(grad));
+  const bool nhwc = runs || is_channels_last(g);
+  const T* out_grad = g.template const_data_ptr<T>();
+  const Strides from = Strides::of(nhwc, p.channels, p.bins());
   const auto batch_end = [&](int64_t first) {
     double samples = samples_of(sampler, first);
     while (++first < count && (samples += samples_of(sampler, first)) <= kSamplesAtOnce) {
@@ -274,27 +305,22 @@ Tensor mean_backward_cpu(const Tensor& grad, const Sampler& sampler, bool channe
     return first;
   };
   const auto new_maker = [&] {
-    return [&, slots = std::vector<int32_t>()](RegionTaps<T>& r, int64_t k) mutable { r.build(sampler, k, slots); };
+    return [&, slots = std::vector<int32_t>()](GradientTaps<T>& r, int64_t k) mutable { r.build(sampler, k, slots); };
   };
   const auto new_adder = [&] {
-    return [&, buffer = std::vector<T>(runs && !nhwc ? p.bins() * part.block : 0)](
-               const RegionTaps<T>& r, int64_t k, int64_t c, int64_t size, int64_t band, int64_t bands) mutable {
-      T* image = to + r.image * p.plane() * p.channels;
+    return [&](const GradientTaps<T>& r, int64_t k, const Patch<T>& patch) {
+      const T* of_bins = out_grad + k * p.channels * p.bins();
       vectorized([&] {
-        if (runs) {
-          int64_t stride;
-          const T* of_bins = out_grad.block(p, k, c, size, buffer.data(), stride);
-          spread_taps(r, of_bins, stride, p, c, size, band, bands, image);
-        } else {
-          const T* of_bins = out_grad.data + k * p.channels * p.bins();
-          for_each_lanes(c, c + size, [&](auto n, int64_t i) {
-            scatter_taps<n()>(r, of_bins + i * from.channel, from, p, band, bands, image + i * in.channel, in);
-          });
-        }
+        if (runs) return spread_taps(r, of_bins, p, patch);
+        for_each_lanes(patch.c, patch.c + patch.count, [&](auto n, int64_t c) {
+          scatter_taps<n()>(r, of_bins + c * from.channel, from, p, patch,
+                            patch.data + (c - patch.c) * patch.strides.channel);
+        });
       });
     };
   };
-  add_regions<RegionTaps<T>>(count, p.channels, part, work, batch_end, new_maker, new_adder);
+  const MapGrad<T> to{grad_input.template mutable_data_ptr<T>(), channels_last_input, runs};
+  add_regions<GradientTaps<T>>(count, p, to, work, batch_end, new_maker, new_adder);
   return grad_input;
 }
 

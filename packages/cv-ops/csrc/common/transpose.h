@@ -25,6 +25,19 @@ CV_HD void transpose_columns(T* CV_RESTRICT out, const T* CV_RESTRICT in, int64_
     for (int64_t c = begin; c < end; ++c) out[c * rows + r] = in[r * cols + c];
 }
 
+// out (cols, rows) = in (rows, cols), whose rows are `out_stride` and `in_stride` apart
+template <typename T>
+CV_HD void transpose_strided(T* CV_RESTRICT out, int64_t out_stride, const T* CV_RESTRICT in, int64_t in_stride,
+                             int64_t rows, int64_t cols) {
+  constexpr int64_t tile = 16;
+  int64_t r = 0;
+  for (; r + tile <= rows; r += tile)
+    for (int64_t c = 0; c < cols; ++c)
+      for (int64_t i = 0; i < tile; ++i) out[c * out_stride + r + i] = in[(r + i) * in_stride + c];
+  for (; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) out[c * out_stride + r] = in[r * in_stride + c];
+}
+
 // out (cols, rows) = in (rows, cols), both small enough for the cache
 template <typename T>
 CV_HD void transpose_small(T* CV_RESTRICT out, const T* CV_RESTRICT in, int64_t rows, int64_t cols) {

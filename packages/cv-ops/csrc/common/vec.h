@@ -133,6 +133,25 @@ CV_HD void add_scaled(T* CV_RESTRICT out, const T* CV_RESTRICT row, T weight, in
   for (; c < count; ++c) out[c] += weight * row[c];
 }
 
+// out[c] += sum over i < n of weights[i] * rows[i][c], for c < count
+template <typename T>
+CV_HD void add_weighted_sum(T* CV_RESTRICT out, const T* const* rows, const T* weights, int64_t n, int64_t count) {
+  using V = Vec<T>;
+  int64_t c = 0;
+  for (; c + 2 * V::size <= count; c += 2 * V::size) {
+    V s0 = V::load(out + c), s1 = V::load(out + c + V::size);
+    for (int64_t i = 0; i < n; ++i) {
+      const T* row = rows[i] + c;
+      s0 += weights[i] * V::load(row);
+      s1 += weights[i] * V::load(row + V::size);
+    }
+    s0.store(out + c);
+    s1.store(out + c + V::size);
+  }
+  for (; c < count; ++c)
+    for (int64_t i = 0; i < n; ++i) out[c] += weights[i] * rows[i][c];
+}
+
 // d[i] += sum over c < n of grad[c] * rows[i][c]
 template <typename T>
 CV_HD void dot_rows(T d[4], const T* CV_RESTRICT grad, const T* const rows[4], int64_t n) {

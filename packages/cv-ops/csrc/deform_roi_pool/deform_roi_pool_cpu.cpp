@@ -37,7 +37,7 @@ Tensor deform_roi_pool_backward_cpu(const Tensor& grad, const Tensor& rois, std:
     using T = typename decltype(t)::type;
     grad_input = roi::mean_backward_cpu<T>(grad, at.sampler<T>(p), channels_last_input);
   });
-  return roi::hand_back(grad_input, grad.scalar_type(), channels_last_input);
+  return to_dtype(grad_input, grad.scalar_type());
 }
 
 // The pixels of one bin, each once, and how much the bin's mean changes with each when the bin moves.

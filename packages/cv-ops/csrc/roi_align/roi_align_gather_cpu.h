@@ -15,6 +15,7 @@ namespace cv::roi_align {
 
 using roi::for_each_lanes;
 using roi::kLanes;
+using roi::Patch;
 using roi::Strides;
 
 // N channels of a region; `rows` is scratch (distinct rows, pooled_w, N)
@@ -80,18 +81,22 @@ void gather(const T* x, const T* rois, int64_t count, const Params& p, double wo
   });
 }
 
-// Adds the gradient of N channels of a region, for the rows of a band. `rows` is scratch (distinct rows, pooled_w, N),
-// `columns` (distinct columns, N).
+// Adds the gradient of N channels of a region to a patch, whose pointer is `to`. `rows` is scratch (distinct rows,
+// pooled_w, N), `columns` (distinct columns, N).
 template <int64_t N, typename T>
-CV_HD void scatter_region(const RegionWeights<T>& r, const T* grad, Strides out, const Params& p, int64_t band,
-                          int64_t bands, T* CV_RESTRICT rows, T* CV_RESTRICT columns, T* to, Strides in) {
+CV_HD void scatter_region(const RegionWeights<T>& r, const T* grad, Strides out, const Params& p,
+                          const Patch<T>& patch, T* CV_RESTRICT rows, T* CV_RESTRICT columns, T* to) {
   const int64_t bins = p.pooled_w, distinct = r.x.distinct();
+  const Strides in = patch.strides;
   for (int64_t i = 0; i < r.y.distinct() * bins * N; ++i) rows[i] = T(0);
   for (int64_t ph = 0; ph < p.pooled_h; ++ph) {
-    for (int64_t pw = 0; pw < bins; ++pw) {
+    const int32_t first = r.y.begin[ph], last = r.y.begin[ph + 1];
+    bool reaches = false;
+    for (int32_t e = first; e < last; ++e) reaches |= patch.has(r.y.pixel[e]);
+    for (int64_t pw = 0; reaches && pw < bins; ++pw) {
       T g[N];
       for (int64_t i = 0; i < N; ++i) g[i] = grad[(ph * bins + pw) * out.item + i * out.channel];
-      for (int32_t e = r.y.begin[ph]; e < r.y.begin[ph + 1]; ++e) {
+      for (int32_t e = first; e < last; ++e) {
         T* row = rows + (r.y.place[e] * bins + pw) * N;
         for (int64_t i = 0; i < N; ++i) row[i] += r.y.weight[e] * g[i];
       }
@@ -99,7 +104,7 @@ CV_HD void scatter_region(const RegionWeights<T>& r, const T* grad, Strides out,
   }
   for (int64_t d = 0; d < r.y.distinct(); ++d) {
     const int32_t y = r.y.pixels[d];
-    if (bands > 1 && y % bands != band) continue;
+    if (!patch.has(y)) continue;
     for (int64_t i = 0; i < distinct * N; ++i) columns[i] = T(0);
     for (int64_t pw = 0; pw < bins; ++pw) {
       const T* row = rows + (d * bins + pw) * N;
@@ -108,7 +113,7 @@ CV_HD void scatter_region(const RegionWeights<T>& r, const T* grad, Strides out,
         for (int64_t i = 0; i < N; ++i) column[i] += r.x.weight[e] * row[i];
       }
     }
-    T* row = to + y * p.width * in.item;
+    T* row = to + (y - patch.begin) * p.width * in.item;
     for (int64_t j = 0; j < distinct; ++j) {
       T* at = row + r.x.pixels[j] * in.item;
       for (int64_t i = 0; i < N; ++i) at[i * in.channel] += columns[j * N + i];
@@ -116,29 +121,26 @@ CV_HD void scatter_region(const RegionWeights<T>& r, const T* grad, Strides out,
   }
 }
 
-// grad (K, C, bins) or, if nhwc, (K, bins, C); grad_input (N, C, H, W) or, if nhwc_input, (N, H, W, C), zero before
+// grad (K, C, bins), or (K, bins, C) if nhwc
 template <typename T>
 void scatter(const roi::OutputGrad<T>& grad, const T* rois, int64_t count, const Params& p, double work,
-             T* grad_input, bool nhwc_input) {
-  const roi::Partition part = roi::Partition::of_lanes(p.channels);
-  const Strides in = Strides::of(nhwc_input, p.channels, p.plane());
+             const roi::MapGrad<T>& to) {
   const Strides from = Strides::of(grad.nhwc, p.channels, p.bins());
   const auto new_adder = [&] {
-    return [&, rows = std::vector<T>(), columns = std::vector<T>()](
-               const RegionWeights<T>& r, int64_t k, int64_t c, int64_t size, int64_t band, int64_t bands) mutable {
-      rows.resize(std::max<size_t>(rows.size(), r.y.distinct() * p.pooled_w * part.block));
-      columns.resize(std::max<size_t>(columns.size(), r.x.distinct() * part.block));
+    return [&, rows = std::vector<T>(), columns = std::vector<T>()](const GradientWeights<T>& r, int64_t k,
+                                                                    const Patch<T>& patch) mutable {
+      rows.resize(std::max<size_t>(rows.size(), r.y.distinct() * p.pooled_w * patch.count));
+      columns.resize(std::max<size_t>(columns.size(), r.x.distinct() * patch.count));
       const T* g = grad.data + k * p.channels * p.bins();
-      T* image = grad_input + r.image * p.plane() * p.channels;
       vectorized([&] {
-        for_each_lanes(c, c + size, [&](auto lanes, int64_t first) {
-          scatter_region<lanes()>(r, g + first * from.channel, from, p, band, bands, rows.data(), columns.data(),
-                                  image + first * in.channel, in);
+        for_each_lanes(patch.c, patch.c + patch.count, [&](auto lanes, int64_t c) {
+          scatter_region<lanes()>(r, g + c * from.channel, from, p, patch, rows.data(), columns.data(),
+                                  patch.data + (c - patch.c) * patch.strides.channel);
         });
       });
     };
   };
-  add_weighted(rois, count, p, part, work, new_adder);
+  add_weighted(rois, count, p, to, work, new_adder);
 }
 
 }  // namespace cv::roi_align

@@ -20,8 +20,7 @@
 namespace cv::roi_align {
 
 using roi::kChannelBlock;
-using roi::OutputGrad;
-using roi::Partition;
+using roi::Patch;
 using torch::stable::parallel_for;
 
 // out (bins, count), rows `stride` apart: the channels [c, c + count) of one region. `columns` is scratch.
@@ -83,43 +82,42 @@ void pool_channels_last(const T* x, const T* rois, int64_t count, const Params& 
   });
 }
 
-// Adds one region's gradient into `image` (H, W, C), for the channels [c, c + count) and the rows of a band.
+// Adds one region's gradient to a patch of runs: bins first to a row of the map, which then goes to its pixels. `grad`
+// is (bins, C), `sums` is scratch (pooled_w, kChannelBlock).
 template <typename T>
-CV_HD void spread_region(const RegionWeights<T>& r, const T* grad, int64_t stride, const Params& p, int64_t c,
-                         int64_t count, int64_t band, int64_t bands, T* columns, T* image) {
-  const int64_t distinct = r.x.distinct();
-  for (int64_t ph = 0; ph < p.pooled_h; ++ph) {
-    std::fill_n(columns, distinct * count, T(0));
-    for (int64_t pw = 0; pw < p.pooled_w; ++pw)
-      for (int32_t j = r.x.begin[pw]; j < r.x.begin[pw + 1]; ++j)
-        add_scaled(columns + r.x.place[j] * count, grad + (ph * p.pooled_w + pw) * stride, r.x.weight[j], count);
-    for (int32_t i = r.y.begin[ph]; i < r.y.begin[ph + 1]; ++i) {
-      if (bands > 1 && r.y.pixel[i] % bands != band) continue;
-      T* row = image + static_cast<int64_t>(r.y.pixel[i]) * p.width * p.channels + c;
-      for (int64_t j = 0; j < distinct; ++j)
-        add_scaled(row + static_cast<int64_t>(r.x.pixels[j]) * p.channels, columns + j * count, r.y.weight[i], count);
+CV_HD void spread_region(const GradientWeights<T>& r, const T* grad, const Params& p, const Patch<T>& patch, T* sums,
+                         const T** rows) {
+  for (int64_t d = 0; d < r.y.distinct(); ++d) {
+    if (!patch.has(r.y.pixels[d])) continue;
+    const int32_t y0 = r.by_row.begin[d], ny = r.by_row.begin[d + 1] - y0;
+    T* row = patch.data + (r.y.pixels[d] - patch.begin) * p.width * p.channels;
+    for (int64_t c = 0; c < p.channels; c += kChannelBlock) {
+      const int64_t count = std::min(kChannelBlock, p.channels - c);
+      for (int64_t pw = 0; pw < p.pooled_w; ++pw) {
+        for (int32_t i = 0; i < ny; ++i)
+          rows[i] = grad + (r.by_row.bin[y0 + i] * p.pooled_w + pw) * p.channels + c;
+        weighted_sum(sums + pw * count, rows, r.by_row.weight.data() + y0, ny, count);
+      }
+      for (int64_t j = 0; j < r.x.distinct(); ++j) {
+        const int32_t x0 = r.by_column.begin[j], nx = r.by_column.begin[j + 1] - x0;
+        for (int32_t i = 0; i < nx; ++i) rows[i] = sums + r.by_column.bin[x0 + i] * count;
+        add_weighted_sum(row + r.x.pixels[j] * p.channels + c, rows, r.by_column.weight.data() + x0, nx, count);
+      }
     }
   }
 }
 
-// grad_input (N, H, W, C), zero before
+// grad (K, bins, C)
 template <typename T>
-void spread(const OutputGrad<T>& grad, const T* rois, int64_t count, const Params& p, double work, T* grad_input) {
-  const Partition part = Partition::make(p.channels, tag<T>{});
+void spread(const T* grad, const T* rois, int64_t count, const Params& p, double work, const roi::MapGrad<T>& to) {
   const auto new_adder = [&] {
-    return [&, columns = std::vector<T>(p.width * part.block),
-            buffer = std::vector<T>(grad.nhwc ? 0 : p.bins() * part.block)](
-               const RegionWeights<T>& r, int64_t k, int64_t c, int64_t size, int64_t band, int64_t bands) mutable {
-      columns.resize(std::max<size_t>(columns.size(), r.x.distinct() * part.block));
-      vectorized([&] {
-        int64_t stride;
-        const T* g = grad.block(p, k, c, size, buffer.data(), stride);
-        spread_region(r, g, stride, p, c, size, band, bands, columns.data(),
-                      grad_input + r.image * p.plane() * p.channels);
-      });
+    return [&, sums = std::vector<T>(p.pooled_w * std::min(p.channels, kChannelBlock)),
+            rows = std::vector<const T*>(std::max(p.pooled_h, p.pooled_w))](
+               const GradientWeights<T>& r, int64_t k, const Patch<T>& patch) mutable {
+      vectorized([&] { spread_region(r, grad + k * p.bins() * p.channels, p, patch, sums.data(), rows.data()); });
     };
   };
-  add_weighted(rois, count, p, part, work, new_adder);
+  add_weighted(rois, count, p, to, work, new_adder);
 }
 
 }  // namespace cv::roi_align

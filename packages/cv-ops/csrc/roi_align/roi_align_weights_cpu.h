@@ -10,7 +10,7 @@
 
 namespace cv::roi_align {
 
-constexpr int64_t kRegionsAtOnce = 256;  // whose weights are kept in the backward pass: bounds memory
+constexpr int64_t kRegionsAtOnce = 2048;  // whose weights are kept in the backward pass: bounds memory
 
 // The weights of one axis: for each bin a short list of pixels.
 template <typename T>
@@ -83,13 +83,56 @@ struct RegionWeights {
   }
 };
 
+// The weights of one axis, for each of its distinct pixels a short list of bins.
+template <typename T>
+struct PixelWeights {
+  std::vector<int32_t> begin;  // entries of the distinct pixel d are [begin[d], begin[d + 1])
+  std::vector<int32_t> bin;    // of entry e
+  std::vector<T> weight;       // of entry e
+
+  void build(const AxisWeights<T>& axis, int64_t bins) {
+    const int64_t distinct = axis.distinct(), entries = axis.entries();
+    begin.assign(distinct + 1, 0);
+    if (static_cast<int64_t>(bin.size()) < entries) bin.resize(entries), weight.resize(entries);
+    for (int64_t e = 0; e < entries; ++e) ++begin[axis.place[e] + 1];
+    for (int64_t d = 0; d < distinct; ++d) begin[d + 1] += begin[d];
+    for (int64_t b = 0; b < bins; ++b) {
+      for (int32_t e = axis.begin[b]; e < axis.begin[b + 1]; ++e) {
+        const int32_t to = begin[axis.place[e]]++;
+        bin[to] = static_cast<int32_t>(b), weight[to] = axis.weight[e];
+      }
+    }
+    for (int64_t d = distinct; d > 0; --d) begin[d] = begin[d - 1];  // each has become the next one's
+    begin[0] = 0;
+  }
+};
+
+// For roi::add_regions: the same weights, and which pixels of the map they are of.
+template <typename T>
+struct GradientWeights : RegionWeights<T> {
+  int64_t first_row = 0, last_row = -1;
+  PixelWeights<T> by_row, by_column;
+
+  void build(const T* roi, const Params& p, bool by_pixel) {
+    RegionWeights<T>::build(roi, p);
+    if (this->image < 0) return;
+    const auto rows = this->y.pixels.begin();
+    const auto [low, high] = std::minmax_element(rows, rows + this->y.distinct());
+    first_row = 0, last_row = -1;
+    if (this->y.distinct() > 0) first_row = *low, last_row = *high;
+    if (by_pixel) by_row.build(this->y, p.pooled_h), by_column.build(this->x, p.pooled_w);
+  }
+};
+
 // roi::add_regions with these weights
 template <typename T, typename NewAdder>
-void add_weighted(const T* rois, int64_t count, const Params& p, const roi::Partition& part, double work,
+void add_weighted(const T* rois, int64_t count, const Params& p, const roi::MapGrad<T>& to, double work,
                   NewAdder&& new_adder) {
   const auto batch_end = [&](int64_t first) { return std::min(first + kRegionsAtOnce, count); };
-  const auto new_maker = [&] { return [&](RegionWeights<T>& r, int64_t k) { r.build(rois + 5 * k, p); }; };
-  roi::add_regions<RegionWeights<T>>(count, p.channels, part, work, batch_end, new_maker, new_adder);
+  const auto new_maker = [&] {
+    return [&](GradientWeights<T>& r, int64_t k) { r.build(rois + 5 * k, p, to.runs); };
+  };
+  roi::add_regions<GradientWeights<T>>(count, p, to, work, batch_end, new_maker, new_adder);
 }
 
 // Pixels that all regions read together, roughly: distinct rows, and the entries along them.

@@ -35,7 +35,7 @@ Tensor roi_align_rotated_backward_cpu(const Tensor& grad, const Tensor& rois, do
     using T = typename decltype(t)::type;
     grad_input = roi::mean_backward_cpu<T>(grad, Sampler<T>{p, regions.const_data_ptr<T>()}, channels_last_input);
   });
-  return roi::hand_back(grad_input, grad.scalar_type(), channels_last_input);
+  return to_dtype(grad_input, grad.scalar_type());
 }
 
 }  // namespace
