@@ -66,7 +66,7 @@ void elementwise(const A* a, const A* b, int64_t m, A offset, A* out) {
 Tensor bbox_overlaps_cpu(const Tensor& bboxes1, const Tensor& bboxes2, bool foreground, bool aligned, int64_t offset) {
   check(bboxes1, bboxes2, aligned);
   const Tensor a = as_contiguous(to_opmath(bboxes1)), b = as_contiguous(to_opmath(bboxes2));
-  const Tensor out = new_output(a, b, aligned, a.scalar_type());
+  Tensor out = new_output(a, b, aligned, a.scalar_type());
   dispatch_float_double(a.scalar_type(), "bbox_overlaps", [&](auto t) {
     using A = typename decltype(t)::type;
     const A *ap = a.const_data_ptr<A>(), *bp = b.const_data_ptr<A>();
@@ -77,7 +77,7 @@ Tensor bbox_overlaps_cpu(const Tensor& bboxes1, const Tensor& bboxes2, bool fore
     else
       (foreground ? pairwise<true, A> : pairwise<false, A>)(ap, m, bp, n, A(offset), op);
   });
-  return to_dtype(out, bboxes1.scalar_type());
+  return to_dtype(std::move(out), bboxes1.scalar_type());
 }
 
 }  // namespace

@@ -150,7 +150,7 @@ std::tuple<Tensor, Tensor> border_align_cpu(const Tensor& input, const Tensor& b
     pool(x.const_data_ptr<T>(), in_order || turn, at.const_data_ptr<T>(), p, out.mutable_data_ptr<T>(),
          samples.mutable_data_ptr<int32_t>());
   });
-  return {to_dtype(out, input.scalar_type()), samples};
+  return {to_dtype(std::move(out), input.scalar_type()), std::move(samples)};
 }
 
 // grad and samples (N, C, K, 4); grad_input (N, 4 C, H, W) or, if nhwc, (N, H, W, 4 C), zero before. A task has some

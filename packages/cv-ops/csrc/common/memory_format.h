@@ -24,8 +24,9 @@ inline bool is_channels_last(const Tensor& t) {
 }
 
 // Elements in the order (N, H, W, C); no copy of a map with one channel or one pixel.
-inline Tensor channels_last(const Tensor& t) {
-  return has_channels_last_order(t) ? t : Tensor(torch::stable::contiguous(t, MemoryFormat::ChannelsLast));
+inline Tensor channels_last(Tensor t) {
+  if (has_channels_last_order(t)) return t;
+  return torch::stable::contiguous(t, MemoryFormat::ChannelsLast);
 }
 
 // Uninitialised (n, c, h, w) beside `like`, in either layout.

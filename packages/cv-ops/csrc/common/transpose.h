@@ -70,7 +70,7 @@ void transpose_batch(T* out, const T* in, int64_t count, int64_t rows, int64_t c
 
 // A CPU tensor of dtype T that is stored (N, H, W, C), made contiguous.
 template <typename T>
-Tensor channels_first_cpu(const Tensor& t) {
+Tensor channels_first_cpu(Tensor t) {
   if (t.is_contiguous()) return t;
   const int64_t n = t.size(0), c = t.size(1), h = t.size(2), w = t.size(3);
   Tensor out = empty_4d(t, n, c, h, w, t.scalar_type(), false);
@@ -81,9 +81,9 @@ Tensor channels_first_cpu(const Tensor& t) {
 // A CPU tensor (N, C, H, W) of dtype T, made (N, H, W, C) in memory. Calling torch's copy, which is as fast on large
 // ones, takes four microseconds.
 template <typename T>
-Tensor channels_last_cpu(const Tensor& t) {
+Tensor channels_last_cpu(Tensor t) {
   constexpr int64_t small = 16384;
-  if (t.numel() > small || has_channels_last_order(t) || !t.is_contiguous()) return channels_last(t);
+  if (t.numel() > small || has_channels_last_order(t) || !t.is_contiguous()) return channels_last(std::move(t));
   const int64_t n = t.size(0), c = t.size(1), h = t.size(2), w = t.size(3);
   Tensor out = empty_4d(t, n, c, h, w, t.scalar_type(), true);
   transpose_batch(out.template mutable_data_ptr<T>(), t.template const_data_ptr<T>(), n, c, h * w);

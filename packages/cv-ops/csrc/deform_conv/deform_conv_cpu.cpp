@@ -342,9 +342,9 @@ Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, const std::o
       const Tensor b = as_contiguous(to_dtype(*bias, acc));
       add_bias(data, b.const_data_ptr<T>(), g, nhwc);
     }
-    if (!last) out = channels_first_cpu<T>(out);
+    if (!last) out = channels_first_cpu<T>(std::move(out));
   });
-  return to_dtype(out, dtype);
+  return to_dtype(std::move(out), dtype);
 }
 
 // (grad_input, grad_offset, grad_mask, grad_weight); those not wanted have no elements.

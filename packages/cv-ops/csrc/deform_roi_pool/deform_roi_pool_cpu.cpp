@@ -14,14 +14,14 @@ Tensor deform_roi_pool_cpu(const Tensor& input, const Tensor& rois, std::optiona
   const Params p = make_params(rois, offset, input.size(0), input.size(1), input.size(2), input.size(3), spatial_scale,
                                pooled_h, pooled_w, sampling_ratio, gamma);
   const Coordinates at(rois, offset, input.scalar_type());
-  Tensor out = input;
+  Tensor out;
   dispatch_float_double(opmath_dtype(input.scalar_type()), "deform_roi_pool", [&](auto t) {
     using T = typename decltype(t)::type;
     const Sampler<T> sampler = at.sampler<T>(p);
     roi::check_images("deform_roi_pool", sampler.rois, rois.size(0), 5, p.batch);
     out = roi::mean_cpu<T>(input, sampler, rois.size(0));
   });
-  return to_dtype(out, input.scalar_type());
+  return to_dtype(std::move(out), input.scalar_type());
 }
 
 Tensor deform_roi_pool_backward_cpu(const Tensor& grad, const Tensor& rois, std::optional<Tensor> offset,
@@ -32,7 +32,7 @@ Tensor deform_roi_pool_backward_cpu(const Tensor& grad, const Tensor& rois, std:
       make_params(rois, offset, n, c, h, w, spatial_scale, pooled_h, pooled_w, sampling_ratio, gamma);
   check_grad(grad, rois, p);
   const Coordinates at(rois, offset, grad.scalar_type());
-  Tensor grad_input = grad;
+  Tensor grad_input;
   dispatch_float_double(opmath_dtype(grad.scalar_type()), "deform_roi_pool_backward", [&](auto t) {
     using T = typename decltype(t)::type;
     grad_input = roi::mean_backward_cpu<T>(grad, at.sampler<T>(p), channels_last_input);

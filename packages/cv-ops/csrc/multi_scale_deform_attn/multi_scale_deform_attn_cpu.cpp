@@ -37,7 +37,7 @@ SampleLevels<T> read_levels(const Tensor& shapes, const Tensor& starts, const Pa
   const Tensor shape_owner = as_contiguous(shapes), start_owner = as_contiguous(starts);
   const int64_t *shape = shape_owner.const_data_ptr<int64_t>(), *start = start_owner.const_data_ptr<int64_t>();
   SampleLevels<T> s;
-  s.rows = std::clamp<int64_t>(64 / std::max<int64_t>(1, p.samples()), 1, 64);
+  s.rows = std::clamp<int64_t>(64 / std::max<int64_t>(1, p.samples()), 1, std::clamp<int64_t>(p.rows(), 1, 64));
   for (int64_t l = 0; l < p.levels * s.rows; ++l) {
     const int64_t level_of = l % p.levels;
     const Level level{start[level_of], shape[2 * level_of], shape[2 * level_of + 1]};
@@ -341,7 +341,7 @@ Tensor forward_cpu(const Tensor& value, const Tensor& shapes, const Tensor& star
                    const Tensor& weights) {
   const Params p = make_params(value, shapes, starts, locations, weights);
   const ScalarType acc = opmath_dtype(value.scalar_type());
-  const Tensor out = empty_beside(value, {p.batch, p.queries, p.key_stride()}, acc);
+  Tensor out = empty_beside(value, {p.batch, p.queries, p.key_stride()}, acc);
   dispatch_float_double(acc, "multi_scale_deform_attn", [&](auto t) {
     using T = typename decltype(t)::type;
     T* data = out.mutable_data_ptr<T>();
@@ -354,7 +354,7 @@ Tensor forward_cpu(const Tensor& value, const Tensor& shapes, const Tensor& star
                  w = as_contiguous(to_dtype(weights, acc));
     forward(Problem<T>{p, &levels, v.const_data_ptr<T>(), l.const_data_ptr<T>(), w.const_data_ptr<T>(), nullptr}, data);
   });
-  return to_dtype(out, value.scalar_type());
+  return to_dtype(std::move(out), value.scalar_type());
 }
 
 // (grad_value, grad_locations, grad_weights), each in the dtype of what it belongs to; those not wanted have no

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstring>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "../common/sort.h"
@@ -96,8 +97,8 @@ template <int W, typename T>
 std::tuple<Tensor, Tensor> results(const Tensor& like, const T* boxes, const T* scores,
                                    const std::vector<int32_t>& kept) {
   const int64_t k = static_cast<int64_t>(kept.size());
-  const Tensor dets = empty_beside(like, {k, W + 1}, like.scalar_type());
-  const Tensor keep = empty_beside(like, {k}, ScalarType::Long);
+  Tensor dets = empty_beside(like, {k, W + 1}, like.scalar_type());
+  Tensor keep = empty_beside(like, {k}, ScalarType::Long);
   T* dp = dets.mutable_data_ptr<T>();
   int64_t* kp = keep.mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < k; ++i) {
@@ -105,7 +106,7 @@ std::tuple<Tensor, Tensor> results(const Tensor& like, const T* boxes, const T* 
     std::memcpy(dp + (W + 1) * i, boxes + int64_t{W} * kept[i], W * sizeof(T));
     dp[(W + 1) * i + W] = scores[kept[i]];
   }
-  return {dets, keep};
+  return {std::move(dets), std::move(keep)};
 }
 
 }  // namespace cv::nms

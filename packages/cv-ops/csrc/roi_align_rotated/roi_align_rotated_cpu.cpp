@@ -12,14 +12,14 @@ Tensor roi_align_rotated_cpu(const Tensor& input, const Tensor& rois, double spa
   const Params p = make_params(input, rois, input.size(0), input.size(1), input.size(2), input.size(3), spatial_scale,
                                pooled_h, pooled_w, sampling_ratio, aligned, clockwise);
   const Tensor regions = region_tensor(rois, input.scalar_type());
-  Tensor out = input;
+  Tensor out;
   dispatch_float_double(opmath_dtype(input.scalar_type()), "roi_align_rotated", [&](auto t) {
     using T = typename decltype(t)::type;
     const Sampler<T> sampler{p, regions.const_data_ptr<T>()};
     roi::check_images("roi_align_rotated", sampler.rois, rois.size(0), 6, p.batch);
     out = roi::mean_cpu<T>(input, sampler, rois.size(0));
   });
-  return to_dtype(out, input.scalar_type());
+  return to_dtype(std::move(out), input.scalar_type());
 }
 
 Tensor roi_align_rotated_backward_cpu(const Tensor& grad, const Tensor& rois, double spatial_scale, int64_t pooled_h,
@@ -30,7 +30,7 @@ Tensor roi_align_rotated_backward_cpu(const Tensor& grad, const Tensor& rois, do
                                clockwise);
   check_grad(grad, rois, p);
   const Tensor regions = region_tensor(rois, grad.scalar_type());
-  Tensor grad_input = grad;
+  Tensor grad_input;
   dispatch_float_double(opmath_dtype(grad.scalar_type()), "roi_align_rotated_backward", [&](auto t) {
     using T = typename decltype(t)::type;
     grad_input = roi::mean_backward_cpu<T>(grad, Sampler<T>{p, regions.const_data_ptr<T>()}, channels_last_input);

@@ -284,7 +284,7 @@ std::tuple<Tensor, Tensor> roi_pool_cpu(const Tensor& input, const Tensor& rois,
       pool_planes(x.const_data_ptr<T>(), r, count, p, work, to, index);
     }
   });
-  return {to_dtype(out, input.scalar_type()), argmax};
+  return {to_dtype(std::move(out), input.scalar_type()), std::move(argmax)};
 }
 
 // A run of the gradient: `count` numbers that belong to one plane.

@@ -191,7 +191,7 @@ std::tuple<Tensor, Tensor> soft_nms_cpu(const Tensor& boxes, const Tensor& score
     T* dp = dets.mutable_data_ptr<T>();
     for (int64_t i = 0; i < k; ++i) dp[5 * i + 4] = static_cast<T>(final[order[i]]);
   });
-  return {dets, keep};
+  return {std::move(dets), std::move(keep)};
 }
 
 }  // namespace

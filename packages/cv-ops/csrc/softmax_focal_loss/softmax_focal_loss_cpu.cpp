@@ -318,7 +318,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& input, const Tensor& target
   const Tensor x = as_contiguous(input), t = as_contiguous(target);
   const std::optional<Tensor> w = contiguous_or_none(weight);
   const int64_t n = x.size(0);
-  const Tensor out = empty_loss(x, reduction), stats = empty_stats(x);
+  Tensor out = empty_loss(x, reduction), stats = empty_stats(x);
   dispatch_float(x.scalar_type(), "softmax_focal_loss", [&](auto type) {
     using T = typename decltype(type)::type;
     T* op = out.mutable_data_ptr<T>();
@@ -332,7 +332,7 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& input, const Tensor& target
         rows_of<T>(x, t, w), n, alpha, gamma, sp, reduction == kNone ? op : nullptr);
     if (reduction != kNone) *op = static_cast<T>(static_cast<opmath_t<T>>(total * reduction_scale(reduction, n)));
   });
-  return {out, stats};
+  return {std::move(out), std::move(stats)};
 }
 
 Tensor backward_cpu(const Tensor& grad, const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
