@@ -94,12 +94,20 @@ class TestGroups:
 
 def test_operator() -> None:
     dets = random_dets(30)
-    keep = nms(dets[:, :4], dets[:, 4], 0.5)[1]
-    check_opcheck(OP, (dets[:, :4].contiguous(), keep, 0.5))
-    args = dets[:, :4].contiguous(), keep
-    check_compile(lambda b, k: OP(b, k, 0.5), args, gradient=False)
-    check_deterministic(lambda b, k: OP(b, k, 0.5), args, gradient=False)
-    check_export(lambda b, k: OP(b, k, 0.5), args)
+    args = dets[:, :4].contiguous(), dets[:, 4].contiguous(), nms(dets[:, :4], dets[:, 4], 0.5)[1]
+    check_opcheck(OP, (*args, 0.5))
+    check_compile(lambda b, s, k: OP(b, s, k, 0.5), args, gradient=False)
+    check_deterministic(lambda b, s, k: OP(b, s, k, 0.5), args, gradient=False)
+    check_export(lambda b, s, k: OP(b, s, k, 0.5), args)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_and_inference_mode(device: str) -> None:
+    dets = random_dets(20).to(device)
+    expected = [g.tolist() for g in nms_match(dets, 0.3)]
+    assert [g.tolist() for g in nms_match(dets.requires_grad_(), 0.3)] == expected
+    with torch.inference_mode():
+        assert [g.tolist() for g in nms_match(dets, 0.3)] == expected
 
 
 def test_errors() -> None:
@@ -113,14 +121,27 @@ def test_errors() -> None:
         nms_match(torch.zeros(2, 5, dtype=torch.int64), 0.5)
     with pytest.raises(ValueError, match="iou_threshold must not be negative, got -1"):
         nms_match(torch.zeros(2, 5), -1)
-    boxes, keep = torch.zeros(3, 4), torch.tensor([0])
-    for bad in ((boxes[:, :3], keep), (boxes, keep.int()), (boxes, keep.repeat(4))):
+    boxes, scores, keep = torch.zeros(3, 4), torch.zeros(3), torch.tensor([0])
+    for bad in (
+        (boxes[:, :3], scores, keep),
+        (boxes, scores[:2], keep),
+        (boxes, scores.double(), keep),
+        (boxes, scores, keep.int()),
+        (boxes, scores, keep.repeat(4)),
+    ):
         with pytest.raises(RuntimeError, match="nms_match"):
             OP(*bad, 0.5)
 
 
 def test_kept_indices_outside_are_refused_on_the_cpu() -> None:  # a GPU would have to wait for the answer
-    boxes, keep = torch.zeros(3, 4), torch.tensor([0])
+    boxes, scores, keep = torch.zeros(3, 4), torch.zeros(3), torch.tensor([0])
     for bad in (keep + 3, keep - 1):
         with pytest.raises(RuntimeError, match="nms_match"):
-            OP(boxes, bad, 0.5)
+            OP(boxes, scores, bad, 0.5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_box_that_overlaps_no_kept_one_is_refused(device: str) -> None:
+    boxes = torch.tensor([[0.0, 0, 1, 1], [5, 5, 6, 6]], device=device)
+    with pytest.raises(RuntimeError, match="box 1 overlaps none of keep"):
+        OP(boxes, boxes[:, 0].contiguous(), torch.tensor([0], device=device), 0.5)

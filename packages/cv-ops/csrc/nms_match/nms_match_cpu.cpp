@@ -1,8 +1,7 @@
 // nms_match on the CPU, and its schema: each suppressed box looks through the kept ones, 16 at a time.
 
-#include <vector>
+#include <tuple>
 
-#include "../common/dispatch.h"
 #include "../common/isa.h"
 #include "../nms/kept_boxes.h"
 #include "nms_match_args.h"
@@ -46,22 +45,25 @@ void assign(const T* boxes, int64_t n, const int64_t* keep, int64_t k, double io
   });
 }
 
-Tensor nms_match_cpu(const Tensor& boxes, const Tensor& keep, double iou_threshold) {
-  check(boxes, keep);
-  const Tensor b = as_contiguous(boxes), k = as_contiguous(keep);
+std::tuple<Tensor, Tensor> nms_match_cpu(const Tensor& boxes, const Tensor& scores, const Tensor& keep,
+                                         double iou_threshold) {
+  check(boxes, scores, keep);
+  const Tensor b = as_contiguous(boxes), s = as_contiguous(scores), k = as_contiguous(keep);
   const Tensor group = empty_beside(b, {b.size(0)}, ScalarType::Long);
+  std::tuple<Tensor, Tensor> result;
   dispatch_float(b.scalar_type(), "nms_match", [&](auto t) {
     using T = typename decltype(t)::type;
     assign(b.const_data_ptr<T>(), b.size(0), k.const_data_ptr<int64_t>(), k.size(0), iou_threshold,
            group.mutable_data_ptr<int64_t>());
+    result = members_of(group, s.const_data_ptr<T>(), k.size(0));
   });
-  return group;
+  return result;
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(cv, m) {
-  m.def("nms_match(Tensor boxes, Tensor keep, float iou_threshold) -> Tensor");
+  m.def("nms_match(Tensor boxes, Tensor scores, Tensor keep, float iou_threshold) -> (Tensor members, Tensor sizes)");
 }
 STABLE_TORCH_LIBRARY_IMPL(cv, CPU, m) { m.impl("nms_match", CV_BOX(&nms_match_cpu)); }
 

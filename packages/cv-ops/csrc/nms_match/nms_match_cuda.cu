@@ -7,6 +7,10 @@
 namespace cv::nms_match {
 namespace {
 
+Tensor on(const Tensor& t, torch::stable::Device device) {
+  return torch::stable::to(t, device);
+}
+
 template <typename T, typename A>
 __device__ nms::Box<A> load(const T* boxes, int64_t i) {
   const T* b = boxes + 4 * i;
@@ -39,23 +43,31 @@ __global__ void match_kernel(const T* boxes, int64_t n, const int64_t* keep, int
   if (i < n) group[i] = self < k ? self : first;
 }
 
-Tensor nms_match_cuda(const Tensor& boxes, const Tensor& keep, double iou_threshold) {
-  check(boxes, keep);
+// The host must know how large the groups are, so it puts them in order as well. `sizes` stays there.
+std::tuple<Tensor, Tensor> nms_match_cuda(const Tensor& boxes, const Tensor& scores, const Tensor& keep,
+                                          double iou_threshold) {
+  check(boxes, scores, keep);
   const CudaScope scope(boxes);
   const Tensor b = as_contiguous(boxes), k = as_contiguous(keep);
   const int64_t n = b.size(0);
   const Tensor group = empty_beside(b, {n}, ScalarType::Long);
-  if (n == 0) return group;
+  std::tuple<Tensor, Tensor> result;
   dispatch_float(b.scalar_type(), "nms_match", [&](auto t) {
     using T = typename decltype(t)::type;
     using A = opmath_t<T>;
-    const unsigned blocks = static_cast<unsigned>((n + kThreads - 1) / kThreads);
-    match_kernel<T, A><<<blocks, kThreads, 0, scope.stream>>>(b.const_data_ptr<T>(), n, k.const_data_ptr<int64_t>(),
-                                                              k.size(0), A(iou_threshold),
-                                                              group.mutable_data_ptr<int64_t>());
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    if (n > 0) {
+      const unsigned blocks = static_cast<unsigned>((n + kThreads - 1) / kThreads);
+      match_kernel<T, A><<<blocks, kThreads, 0, scope.stream>>>(b.const_data_ptr<T>(), n, k.const_data_ptr<int64_t>(),
+                                                                k.size(0), A(iou_threshold),
+                                                                group.mutable_data_ptr<int64_t>());
+      STD_CUDA_KERNEL_LAUNCH_CHECK();
+    }
+    const torch::stable::Device host(torch::headeronly::DeviceType::CPU);
+    const Tensor groups = on(group, host), s = as_contiguous(on(scores, host));
+    result = members_of(groups, s.const_data_ptr<T>(), k.size(0));
+    std::get<0>(result) = on(std::get<0>(result), b.device());
   });
-  return group;
+  return result;
 }
 
 }  // namespace

@@ -96,6 +96,23 @@ def register(
     return call
 
 
+def without_gradient(op: torch._ops.OpOverload) -> Callable[..., Any]:
+    """What calls ``op`` on tensors whose gradient nobody wants: the dispatch to autograd is left out."""
+    is_compiling, overridden = torch.compiler.is_compiling, has_torch_function
+    below_autograd, call_below = _C._AutoDispatchBelowAutograd, _below_python(op)
+
+    def call(*args: Any) -> Any:
+        if is_compiling() or overridden(args):
+            return op(*args)
+        guard = below_autograd()
+        try:
+            return call_below(*args)
+        finally:
+            del guard
+
+    return call
+
+
 # --- the call --------------------------------------------------------------------------------------
 
 

@@ -14,9 +14,9 @@ from cv.utils import deprecated_api_warning
 from . import _nms_inputs as inputs
 from ._checks import as_tensor
 from ._load import operator
-from ._registration import register
+from ._registration import register, without_gradient
 
-_nms = operator("nms")
+_nms = without_gradient(operator("nms"))
 _op = operator("nms_match")
 
 
@@ -58,34 +58,18 @@ def nms_match(dets: Any, iou_threshold: float) -> list[Any]:
         raise AssertionError(f"dets must have shape (N, 5), got {tuple(dets.shape)}")
     dets = dets.detach()
     boxes, scores = dets[:, :4], dets[:, 4]
-    inputs.check(boxes, scores)
+    if not dets.is_floating_point():
+        inputs.check(boxes, scores)
     inputs.check_threshold(iou_threshold)
-    if len(dets) == 0:
+    if dets.numel() == 0:
         return []
     _, keep = _nms(boxes, scores, None, iou_threshold, 0, 0.0, -1)
-    group = _call(boxes, keep, iou_threshold)
-    members, sizes = _by_group(group, scores, len(keep))
-    return list(members.split(sizes))  # type: ignore[no-untyped-call]
+    members, sizes = _call(boxes, scores, keep, iou_threshold)
+    return list(torch.split_with_sizes(members, sizes.tolist()))  # less to do than in Tensor.split
 
 
-def _by_group(group: Tensor, scores: Tensor, count: int) -> tuple[Tensor, list[int]]:
-    """Boxes by group and within it by score, and how many each group has; the host must know that anyway.
-
-    NumPy, since on few boxes, the usual case, each call of torch takes longer than all of these.
-    """
-    rank = (
-        scores.cpu().numpy()
-        if scores.dtype in (torch.float32, torch.float64)
-        else scores.cpu().float().numpy()
-    )
-    by_score = np.where(np.isnan(rank), np.inf, -rank).argsort(kind="stable")  # NaN last, as in nms
-    groups = group.cpu().numpy()
-    members = by_score[groups[by_score].argsort(kind="stable")]
-    return torch.from_numpy(members).to(group.device), np.bincount(groups, minlength=count).tolist()
-
-
-def _fake(boxes: Tensor, keep: Tensor, iou_threshold: float) -> Tensor:
-    return keep.new_empty(boxes.shape[0])
+def _fake(boxes: Tensor, scores: Tensor, keep: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
+    return keep.new_empty(boxes.shape[0]), keep.new_empty(keep.shape, device="cpu")
 
 
 _call = register(_op, fake=_fake, differentiable=False)
