@@ -212,20 +212,53 @@ def test_every_instruction_set_agrees(channels, dtype):
     check_every_cpu_isa(bind(modulated_deform_conv2d, padding=1), make_inputs(channels=channels), dtype=dtype)
 
 
-def test_gradients_do_not_depend_on_the_number_of_threads():
-    args = make_inputs(channels=40, size=(20, 20))
+# How the CPU cuts its work: blocks of at most 1024 pixels and 4 MiB of columns, sums for slices of them.
+CUTS = {
+    "one block": {"channels": 40, "size": (20, 20)},
+    "parts of one image": {"n": 1, "channels": 20, "out_channels": 5, "size": (48, 40)},
+    "parts of images, groups": {"n": 3, "channels": 40, "groups": 2, "size": (36, 30), "deform_groups": 2},
+    "several images in a block": {"n": 40, "channels": 20, "size": (6, 5)},
+    "taps apart": {"n": 1, "channels": 64, "out_channels": 16, "size": (12, 11)},
+    "taps apart, parts": {"n": 1, "channels": 64, "out_channels": 200, "size": (37, 31), "kernel": (2, 3)},
+    "depthwise, one image": {"n": 1, "channels": 20, "out_channels": 20, "groups": 20, "size": (40, 32)},
+    "depthwise, images": {"n": 3, "channels": 20, "out_channels": 40, "groups": 20, "size": (25, 20)},
+}
+
+
+@pytest.mark.parametrize("geometry", CUTS.values(), ids=CUTS.keys())
+def test_work_that_is_cut_gives_what_the_paper_defines(geometry):
+    options = split(geometry)
+    assert_matches_oracle(
+        bind(modulated_deform_conv2d, **options),
+        bind(oracle.modulated_deform_conv2d, **options),
+        make_inputs(**geometry),
+        dtype=torch.float64,
+        backward=True,
+        scale=100.0,
+    )
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("geometry", CUTS.values(), ids=CUTS.keys())
+def test_results_do_not_depend_on_the_number_of_threads(geometry, channels_last):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x, *others = (a.detach().float() for a in make_inputs(**geometry))
+    leaves = [a.requires_grad_() for a in (x.contiguous(memory_format=layout), *others)]
     results = []
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
-            x, *rest = (a.detach().float().requires_grad_() for a in args)
-            out = modulated_deform_conv2d(x, *rest, padding=1)
-            results.append(torch.autograd.grad(out.sum(), x)[0])
+            out = modulated_deform_conv2d(*leaves, **split(geometry))
+            results.append((out.detach(), *torch.autograd.grad(out.square().sum(), leaves[:4])))
     finally:
         torch.set_num_threads(before)
+    # torch's matrix product itself may round otherwise on one thread; a depthwise convolution has none
+    rounding = 0.0 if geometry.get("groups") == geometry["channels"] else 2e-6
     for other in results[1:]:
-        torch.testing.assert_close(other, results[0])
+        for actual, expected in zip(other, results[0], strict=True):
+            atol = rounding * float(expected.abs().max())
+            torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -1,4 +1,4 @@
-// Deformable convolution on CUDA: the driver of deform_conv_columns.h with kernels for its steps.
+// Deformable convolution on CUDA: the driver of deform_conv_chunks.cuh with kernels for its steps.
 //
 // The input is read as (N, H, W, C): neighbouring threads take neighbouring channels of one sample, so all
 // loads and stores are coalesced whatever the offsets are, in packs of 16 bytes where the channels allow it.
@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "../common/cuda_utils.cuh"
+#include "deform_conv_chunks.cuh"
 #include "deform_conv_columns.h"
 
 namespace cv::deform_conv {

@@ -66,12 +66,12 @@ class SyncBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the documented name
         """``(N, C, ...)`` to the same shape and dtype."""
-        self._check_input_dim(input)
-        if self.training and (_world_size(self.group) > 1 or input.numel() == 0):
-            return self._synchronised(input)
-        if input.numel() == 0:
-            return _empty_result(input, self.weight, self.bias)
-        return super().forward(input)
+        if _is_empty(input) or (self.training and _world_size(self.group) > 1):
+            self._check_input_dim(input)
+            return (
+                self._synchronised(input) if self.training else _empty_result(input, self.weight, self.bias)
+            )
+        return super().forward(input)  # checks as well
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
         check_floating(input=input)
@@ -171,6 +171,10 @@ def _gather(local: Tensor, channels: int, group: Any) -> tuple[Tensor, Tensor, T
         parts = [local]
     rows = torch.stack(parts)
     return rows[:, :channels], rows[:, channels:-1], rows[:, -1:]
+
+
+def _is_empty(x: object) -> bool:
+    return isinstance(x, Tensor) and x.numel() == 0
 
 
 def _world_size(group: Any) -> int:
