@@ -61,6 +61,11 @@ def quadrilaterals(chance: random.Random, count: int | None = None) -> Tensor:
     return torch.rand(chance.randrange(0, 12) if count is None else count, 8) * 20
 
 
+def _box_iou_quadri(chance: random.Random) -> Call:
+    mode = chance.choice(["iou", "iof"])
+    return ops.box_iou_quadri, [quadrilaterals(chance), quadrilaterals(chance), mode, False]
+
+
 def _convex_iou(chance: random.Random) -> Call:
     return ops.convex_iou, [torch.rand(chance.randrange(0, 12), 18) * 20, quadrilaterals(chance)]
 
@@ -124,6 +129,12 @@ def _batched_nms(chance: random.Random) -> Call:
 def _nms_match(chance: random.Random) -> Call:
     b = boxes(chance)
     return ops.nms_match, [torch.cat([b, torch.rand(len(b), 1)], 1), 0.5]
+
+
+def _nms_quadri(chance: random.Random) -> Call:
+    b = quadrilaterals(chance)
+    labels = chance.choice([None, torch.randint(0, 3, (len(b),))])
+    return ops.nms_quadri, [b, torch.rand(len(b)), 0.5, labels]
 
 
 def _nms_rotated(chance: random.Random) -> Call:
@@ -402,6 +413,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "batched_nms": _batched_nms,
     "bilinear_grid_sample": _grid_sample,
     "border_align": _border_align,
+    "box_iou_quadri": _box_iou_quadri,
     "box_iou_rotated": _pair_of_rotated,
     "batched_nms of rotated": _batched_rotated,
     "carafe": _carafe(ops.carafe),
@@ -422,6 +434,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "multi_scale_deformable_attn": _attention,
     "nms": _nms,
     "nms_match": _nms_match,
+    "nms_quadri": _nms_quadri,
     "nms_rotated": _nms_rotated,
     "pixel_group": _pixel_group,
     "point_sample": _point_sample,
@@ -441,7 +454,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "upfirdn2d": _upfirdn2d,
 }
 
-ARRAYS = ("nms", "soft_nms", "nms_match", "nms_rotated", "pixel_group", "contour_expand")
+ARRAYS = ("nms", "soft_nms", "nms_match", "nms_quadri", "nms_rotated", "pixel_group", "contour_expand")
 
 LAYERS: dict[str, Sampler] = {
     "BorderAlign": layer(ops.BorderAlign, [3], lambda c: _border_align(c)[1][:2]),

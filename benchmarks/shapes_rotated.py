@@ -209,6 +209,44 @@ def _rotated_feature_align(draw: Draw) -> Case:
     return Case(f"{layout(x)}, points {points}", calls, (x.requires_grad_(),))
 
 
+def composed_box_iou_quadri(a: Tensor, b: Tensor) -> Tensor:
+    """By `composed_areas`: the first as the hull of nine points."""
+    return composed_convex_iou(torch.cat([a, a[:, :2].repeat(1, 5)], 1), b)
+
+
+def _box_iou_quadri(draw: Draw) -> Case:
+    a = _quadrilaterals(draw, draw.log(1, 1000), 1024.0)
+    aligned, mode = draw.random() < 0.3, draw.choice(["iou", "iof"])
+    b = _quadrilaterals(draw, len(a) if aligned else draw.log(1, 1000), 1024.0)
+    calls = {"cv": lambda: ops.box_iou_quadri(a, b, mode, aligned)}
+    if mode == "iou" and not aligned and len(a) * len(b) <= 10**5:
+        calls["composed"] = lambda: composed_box_iou_quadri(a, b)
+    if MM is not None:
+        calls["mmcv"] = lambda: MM.box_iou_quadri(a, b, mode, aligned)
+    return Case(f"{len(a)} and {len(b)} boxes, {'aligned, ' if aligned else ''}{mode}", calls)
+
+
+def composed_nms_quadri(boxes: Tensor, scores: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    order = scores.argsort(descending=True)
+    rivals = (ops.box_iou_quadri(boxes[order], boxes[order]) > threshold).triu(1)
+    alive = torch.ones(len(order), dtype=torch.bool)
+    for i in range(len(order)):
+        if alive[i]:
+            alive &= ~rivals[i]
+    keep = order[alive]
+    return torch.cat([boxes[keep], scores[keep, None]], 1), keep
+
+
+def _nms_quadri(draw: Draw) -> Case:
+    count, threshold = draw.log(1, 2000), draw.choice([0.1, 0.3, 0.5])
+    boxes, scores = _quadrilaterals(draw, count, draw.choice([100.0, 1024.0])), torch.rand(count)
+    calls = {"cv": lambda: ops.nms_quadri(boxes, scores, threshold)}
+    calls["composed"] = lambda: composed_nms_quadri(boxes, scores, threshold)
+    if MM is not None:
+        calls["mmcv"] = lambda: MM.nms_quadri(boxes, scores, threshold)
+    return Case(f"{count} boxes, threshold {threshold}", calls)
+
+
 def _points_in_polygons(draw: Draw) -> Case:
     points, count = _grid(draw.log(1, 20000), 1024.0), draw.log(1, 200)
     polygons = _quadrilaterals(draw, count, 1024.0)
@@ -220,10 +258,12 @@ def _points_in_polygons(draw: Draw) -> Case:
 
 SAMPLERS: dict[str, Sampler] = {
     "active_rotated_filter": _active_rotated_filter,
+    "box_iou_quadri": _box_iou_quadri,
     "chamfer_distance": _chamfer_distance,
     "convex_giou": _convex_giou,
     "convex_iou": _convex_iou,
     "min_area_polygons": _min_area_polygons,
+    "nms_quadri": _nms_quadri,
     "points_in_polygons": _points_in_polygons,
     "rotated_feature_align": _rotated_feature_align,
 }

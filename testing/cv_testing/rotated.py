@@ -1,4 +1,4 @@
-"""Rotated boxes and their exact overlap by shapely, for the tests of several operators."""
+"""Rotated boxes, quadrilaterals and their exact overlap by shapely, for the tests of several operators."""
 
 from __future__ import annotations
 
@@ -28,8 +28,29 @@ def polygon(box: list[float]) -> shapely.Polygon:
 
 def exact_overlaps(a: Tensor, b: Tensor, mode: str = "iou") -> NDArray[np.float64]:
     """``(M, N)`` IoU or IoF in float64."""
-    first = np.array([polygon(box) for box in a.tolist()])[:, None]
-    second = np.array([polygon(box) for box in b.tolist()])[None]
+    first, second = ([polygon(box) for box in boxes.tolist()] for boxes in (a, b))
+    return overlaps_of(np.array(first, object), np.array(second, object), mode)
+
+
+def overlaps_of(first: NDArray[np.object_], second: NDArray[np.object_], mode: str) -> NDArray[np.float64]:
+    """The same of shapely's polygons; 0 where there is nothing to divide by."""
+    first, second = first[:, None], second[None]
     shared = shapely.area(shapely.intersection(first, second))
     base = shapely.area(first) + (0 if mode == "iof" else shapely.area(second) - shared)
-    return np.asarray(shared / base)
+    return np.divide(shared, base, out=np.zeros_like(shared), where=base > 0)
+
+
+def random_quadrilaterals(n: int, seed: int = 1, *, span: float = 6.0) -> Tensor:
+    """``(n, 8)``: a corner in each quarter around a centre: simple, often not convex, in both directions."""
+    g = torch.Generator().manual_seed(seed)
+    turn = (torch.rand(n, 4, generator=g, dtype=torch.float64) + torch.arange(4)) * (math.pi / 2)
+    away = 0.3 + torch.rand(n, 4, generator=g, dtype=torch.float64) * 5
+    corners = torch.stack([away * turn.cos(), away * turn.sin()], -1)
+    corners = corners + 3 + torch.rand(n, 1, 2, generator=g, dtype=torch.float64) * span
+    corners[::2] = corners[::2].flip(1)
+    return corners.reshape(n, 8)
+
+
+def outlines(quadrilaterals: Tensor) -> NDArray[np.object_]:
+    """Quadrilaterals as shapely's polygons."""
+    return np.array([shapely.Polygon(p) for p in quadrilaterals.reshape(-1, 4, 2).tolist()], object)

@@ -217,6 +217,7 @@ def test_arrays_of_any_layout_are_taken(spoil):
         lambda x: ops.active_rotated_filter(torch.zeros(1, 1, 1, 1, 1), x),
         lambda x: ops.batched_nms(x, x, x, {"iou_threshold": 0.5}),
         lambda x: ops.bbox_overlaps(x, x),
+        lambda x: ops.box_iou_quadri(x, x),
         lambda x: ops.box_iou_rotated(x, x),
         lambda x: ops.chamfer_distance(torch.zeros(1, 1, 2), x),
         lambda x: ops.convex_giou(x, x),

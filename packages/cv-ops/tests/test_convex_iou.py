@@ -22,6 +22,7 @@ from cv_testing.ops import (
     check_cuda_stream,
     check_operator,
 )
+from cv_testing.rotated import outlines, random_quadrilaterals
 
 OP_IOU, OP_GIOU = torch.ops.cv.convex_iou.default, torch.ops.cv.convex_giou.default
 SQUARE = [0.0, 0.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0]
@@ -30,10 +31,6 @@ SQUARE_POINTS = SQUARE + [1.0] * 10
 
 def hulls(pointsets: Tensor) -> NDArray[np.object_]:
     return np.array([shapely.MultiPoint(p).convex_hull for p in pointsets.reshape(-1, 9, 2).tolist()], object)
-
-
-def outlines(polygons: Tensor) -> NDArray[np.object_]:
-    return np.array([shapely.Polygon(p) for p in polygons.reshape(-1, 4, 2).tolist()], object)
 
 
 def oracle(pointsets: Tensor, polygons: Tensor) -> Tensor:
@@ -65,17 +62,6 @@ def random_pointsets(n: int, seed: int = 0) -> Tensor:
     g = torch.Generator().manual_seed(seed)
     points = torch.rand(n, 9, 2, generator=g, dtype=torch.float64) * 6
     return (points + torch.rand(n, 1, 2, generator=g, dtype=torch.float64) * 6).reshape(n, 18)
-
-
-def random_quadrilaterals(n: int, seed: int = 1) -> Tensor:
-    """One corner in each quarter around a centre: simple, often not convex, in both directions."""
-    g = torch.Generator().manual_seed(seed)
-    turn = (torch.rand(n, 4, generator=g, dtype=torch.float64) + torch.arange(4)) * (math.pi / 2)
-    away = 0.3 + torch.rand(n, 4, generator=g, dtype=torch.float64) * 5
-    corners = torch.stack([away * turn.cos(), away * turn.sin()], -1)
-    corners = corners + 3 + torch.rand(n, 1, 2, generator=g, dtype=torch.float64) * 6
-    corners[::2] = corners[::2].flip(1)
-    return corners.reshape(n, 8)
 
 
 class TestIou:

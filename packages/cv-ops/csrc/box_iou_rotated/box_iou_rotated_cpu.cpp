@@ -7,10 +7,10 @@
 #include <limits>
 #include <vector>
 
+#include "../common/box_sets.h"
 #include "../common/dispatch.h"
 #include "../common/isa.h"
 #include "../common/rotated_boxes.h"
-#include "box_iou_rotated_args.h"
 
 namespace cv::box_iou_rotated {
 namespace {
@@ -107,9 +107,9 @@ void elementwise(const T* a, const T* b, int64_t m, T* out) {
 }
 
 Tensor box_iou_rotated_cpu(const Tensor& bboxes1, const Tensor& bboxes2, bool foreground, bool aligned) {
-  check(bboxes1, bboxes2, aligned);
+  check_box_sets("box_iou_rotated", 5, bboxes1, bboxes2, aligned);
   const Tensor a = as_contiguous(bboxes1), b = as_contiguous(bboxes2);
-  const Tensor out = new_output(a, b, aligned);
+  const Tensor out = new_overlaps(a, b, aligned);
   if (out.numel() == 0) return out;
   dispatch_float(a.scalar_type(), "box_iou_rotated", [&](auto t) {
     using T = typename decltype(t)::type;

@@ -2,9 +2,9 @@
 // 256 columns, keeps the rows in shared memory and a column in each thread's registers, and computes the exact
 // overlap where the axis-aligned hulls meet. The floor is the writing of the result.
 
+#include "../common/box_sets.h"
 #include "../common/cuda_utils.cuh"
 #include "../common/rotated_boxes.h"
-#include "box_iou_rotated_args.h"
 
 namespace cv::box_iou_rotated {
 namespace {
@@ -81,10 +81,10 @@ void launch(const Tensor& bboxes1, const Tensor& bboxes2, bool aligned, T* out, 
 }
 
 Tensor box_iou_rotated_cuda(const Tensor& bboxes1, const Tensor& bboxes2, bool foreground, bool aligned) {
-  check(bboxes1, bboxes2, aligned);
+  check_box_sets("box_iou_rotated", 5, bboxes1, bboxes2, aligned);
   const CudaScope scope(bboxes1);
   const Tensor a = as_contiguous(bboxes1), b = as_contiguous(bboxes2);
-  const Tensor out = new_output(a, b, aligned);
+  const Tensor out = new_overlaps(a, b, aligned);
   if (out.numel() == 0) return out;
   dispatch_float(a.scalar_type(), "box_iou_rotated", [&](auto t) {
     using T = typename decltype(t)::type;

@@ -39,6 +39,35 @@ CV_HD A nothing_or_nan(const Point<A>* points, int n) {
   return sum;
 }
 
+template <typename A, typename T>
+CV_HD void load_points(const T* values, int n, Point<A>* points) {
+  for (int i = 0; i < n; ++i) points[i] = {static_cast<A>(values[2 * i]), static_cast<A>(values[2 * i + 1])};
+}
+
+// The axis-aligned hull.
+template <typename A>
+struct Box {
+  A x_min, x_max, y_min, y_max;
+};
+
+// What is NaN meets nothing.
+template <typename A>
+CV_HD bool boxes_meet(const Box<A>& a, const Box<A>& b) {
+  return (a.x_min < b.x_max) & (b.x_min < a.x_max) & (a.y_min < b.y_max) & (b.y_min < a.y_max);
+}
+
+template <typename A>
+CV_HD Box<A> box_of(const Point<A>* v, int n) {
+  Box<A> b{v[0].x, v[0].x, v[0].y, v[0].y};
+  for (int i = 1; i < n; ++i) {
+    b.x_min = v[i].x < b.x_min ? v[i].x : b.x_min, b.x_max = v[i].x > b.x_max ? v[i].x : b.x_max;
+    b.y_min = v[i].y < b.y_min ? v[i].y : b.y_min, b.y_max = v[i].y > b.y_max ? v[i].y : b.y_max;
+  }
+  const A nothing = nothing_or_nan(v, n);
+  b.x_min += nothing, b.x_max += nothing, b.y_min += nothing, b.y_max += nothing;
+  return b;
+}
+
 // Relative to the first corner, so that the place in the image costs no precision.
 template <typename A>
 CV_HD A area(const Point<A>* v, int n) {
@@ -181,6 +210,11 @@ CV_HD void add_shared_gradient(Point<A> a, Point<A> b, const Pieces<A>& q, Point
     grad_a.x += e.y * to_a, grad_a.y -= e.x * to_a;
     grad_b.x += e.y * to_b, grad_b.y -= e.x * to_b;
   }
+}
+
+template <typename A>
+CV_HD A ratio(A part, A whole) {
+  return whole > A(0) ? part / whole : A(0);
 }
 
 // The derivative of the area of an outline with respect to one corner, from the corners before and after it.

@@ -14,34 +14,16 @@
 
 namespace cv::convex_iou {
 
+using polygon::Box;
+using polygon::box_of;
+using polygon::boxes_meet;
+using polygon::load_points;
 using polygon::Pieces;
 using polygon::Point;
+using polygon::ratio;
 using polygon::Ring;
 
 constexpr int kPoints = 9;
-
-template <typename A>
-struct Box {
-  A x_min, x_max, y_min, y_max;
-};
-
-// What is NaN meets nothing.
-template <typename A>
-CV_HD bool boxes_meet(const Box<A>& a, const Box<A>& b) {
-  return (a.x_min < b.x_max) & (b.x_min < a.x_max) & (a.y_min < b.y_max) & (b.y_min < a.y_max);
-}
-
-template <typename A>
-CV_HD Box<A> box_of(const Point<A>* v, int n) {
-  Box<A> b{v[0].x, v[0].x, v[0].y, v[0].y};
-  for (int i = 1; i < n; ++i) {
-    b.x_min = v[i].x < b.x_min ? v[i].x : b.x_min, b.x_max = v[i].x > b.x_max ? v[i].x : b.x_max;
-    b.y_min = v[i].y < b.y_min ? v[i].y : b.y_min, b.y_max = v[i].y > b.y_max ? v[i].y : b.y_max;
-  }
-  const A nothing = polygon::nothing_or_nan(v, n);
-  b.x_min += nothing, b.x_max += nothing, b.y_min += nothing, b.y_max += nothing;
-  return b;
-}
 
 // The hull of a set of points as it is kept for many pairs. Its area is NaN where a point is not finite.
 template <typename A>
@@ -51,11 +33,6 @@ struct Hull {
   A area;
   Box<A> box;
 };
-
-template <typename A, typename T>
-CV_HD void load_points(const T* values, int n, Point<A>* points) {
-  for (int i = 0; i < n; ++i) points[i] = {static_cast<A>(values[2 * i]), static_cast<A>(values[2 * i + 1])};
-}
 
 template <typename A, typename T>
 CV_HD Hull<A> make_hull(const T* values) {
@@ -77,11 +54,6 @@ CV_HD Ring<A> ring_of(const Hull<A>& h) {
   r.n = static_cast<int>(h.count);
   for (int i = 0; i < kPoints; ++i) r.v[i] = h.v[i];
   return r;
-}
-
-template <typename A>
-CV_HD A ratio(A part, A whole) {
-  return whole > A(0) ? part / whole : A(0);
 }
 
 // For boxes that meet: neither has a NaN.

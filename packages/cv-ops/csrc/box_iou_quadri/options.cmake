@@ -1,0 +1,3 @@
+# As in nms: without fused multiply-adds every instruction set and the GPU round alike.
+set_source_files_properties(csrc/box_iou_quadri/box_iou_quadri_cpu.cpp PROPERTIES COMPILE_OPTIONS "-ffp-contract=off")
+set_source_files_properties(csrc/box_iou_quadri/box_iou_quadri_cuda.cu PROPERTIES COMPILE_OPTIONS "--fmad=false")
