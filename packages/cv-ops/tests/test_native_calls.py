@@ -202,7 +202,7 @@ def test_regions_of_pixel_group(regions):
         ("convex_giou", (1, 18), ()),
         ("convex_iou", (1, 18), ()),
         ("mix_orientations", (1, 8, 2, 2), (8, False, False)),
-("nms_match", (1, 4), (None, 0.5)),
+        ("nms_match", (1, 4), (None, 0.5)),
         ("nms_quadri", (1, 8), (None, 0.5, 0.1, 3)),
         ("nms_rotated", (1, 5), (None, 0.5, 0.1, 3)),
         ("points_in_polygons", (1, 2), ()),
