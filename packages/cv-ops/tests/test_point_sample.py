@@ -107,6 +107,20 @@ def test_simple_roi_align_is_roi_align_with_one_sample(dtype, rng):
     torch.testing.assert_close(ours, roi_align(x, rois, (2, 3), 0.5, 1), rtol=tolerance, atol=tolerance)
 
 
+def test_simple_roi_align_of_boxes_in_any_order_and_beside_the_batch(rng):
+    x = torch.randn(3, 4, 9, 7, generator=rng, dtype=torch.float64).requires_grad_()
+    corner = torch.rand(40, 2, generator=rng, dtype=torch.float64) * 4
+    image = torch.randint(-1, 5, (40, 1), generator=rng)  # -1, 3 and 4 are no images of the batch
+    rois = torch.cat([image, corner, corner + 2], 1)
+    layer = SimpleRoIAlign(2, 1.0)
+    out, weight = layer(x, rois), torch.randn(40, 4, 2, 2, generator=rng, dtype=torch.float64)
+    one_by_one = [layer(x, roi[None]) if 0 <= roi[0] < 3 else x.new_zeros(1, 4, 2, 2) for roi in rois]
+    torch.testing.assert_close(out, torch.cat(one_by_one))
+    assert (out[(image[:, 0] < 0) | (image[:, 0] > 2)] == 0).all()
+    got, wanted = (torch.autograd.grad(o, x, weight)[0] for o in (out, torch.cat(one_by_one)))
+    torch.testing.assert_close(got, wanted)
+
+
 def test_simple_roi_align_in_the_older_convention_and_without_boxes(rng):
     x = torch.randn(1, 2, 6, 8, generator=rng)
     rois = torch.tensor([[0, 0.0, 0.0, 8.0, 6.0]])

@@ -234,6 +234,37 @@ def test_gradients_do_not_depend_on_the_number_of_threads(channels, mode):
         assert torch.equal(other, results[0])
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("channels", [1, 5, 70])
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_of_very_many_boxes_are_the_sum_of_their_parts(mode, channels, memory_format):
+    # more boxes than weights are kept of at a time, and so much work that the map is cut into patches
+    rng = torch.Generator().manual_seed(4)
+    x = torch.randn(2, channels, 24, 30, generator=rng, dtype=torch.float64)
+    x = x.contiguous(memory_format=memory_format).requires_grad_()
+    corner = torch.rand(2500, 2, generator=rng) * 24 - 2
+    image = torch.randint(0, 2, (2500, 1), generator=rng)
+    rois = torch.cat([image, corner, corner + torch.rand(2500, 2, generator=rng) * 9], 1)
+    weight = torch.randn(2500, channels, 2, 3, generator=rng, dtype=torch.float64)
+
+    def gradient(some: slice) -> Tensor:
+        out = roi_align(x, rois[some], (2, 3), 1.0, 0, mode)
+        return torch.autograd.grad(out, x, weight[some])[0]
+
+    parts = sum(gradient(slice(first, first + 500)) for first in range(0, 2500, 500))
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 7):
+            torch.set_num_threads(threads)
+            results.append(gradient(slice(0, 2500)))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(results[0], parts, rtol=1e-9, atol=1e-9)
+    assert torch.equal(results[1], results[0])
+    assert torch.equal(results[2], results[0])
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mode", MODES)
 def test_channels_last_in_channels_last_out(mode, device):

@@ -221,6 +221,34 @@ def test_gradients_do_not_depend_on_the_number_of_threads(channels):
         assert torch.equal(other, results[0])
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("channels", [1, 5, 40])
+def test_gradients_of_very_many_samples_are_the_sum_of_their_parts(channels, memory_format):
+    # more samples than are kept at a time, and so much work that the map is cut into patches
+    rng = torch.Generator().manual_seed(4)
+    x = torch.randn(2, channels, 24, 30, generator=rng, dtype=torch.float64)
+    x = x.contiguous(memory_format=memory_format).requires_grad_()
+    image = torch.randint(0, 2, (300, 1), generator=rng)
+    rois = torch.cat([image, torch.rand(300, 5, generator=rng) * 20], 1)
+    weight = torch.randn(300, channels, 3, 3, generator=rng, dtype=torch.float64)
+
+    def gradient(some: slice) -> Tensor:
+        return torch.autograd.grad(roi_align_rotated(x, rois[some], 3, 1.0, 16), x, weight[some])[0]
+
+    parts = sum(gradient(slice(first, first + 100)) for first in range(0, 300, 100))
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 7):
+            torch.set_num_threads(threads)
+            results.append(gradient(slice(0, 300)))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(results[0], parts, rtol=1e-9, atol=1e-9)
+    assert torch.equal(results[1], results[0])
+    assert torch.equal(results[2], results[0])
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_channels_last_in_channels_last_out(device):
     x, rois = (t.detach().to(device) for t in make_inputs("many", channels=20))

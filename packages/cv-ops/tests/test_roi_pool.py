@@ -143,6 +143,31 @@ def test_few_and_many_boxes_on_a_larger_map(count, device):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("channels", [3, 40])
+def test_bins_of_long_rows(channels, dtype):
+    x, _ = make_inputs(channels=channels, size=(9, 61))
+    rois = torch.tensor(
+        [[0, 0, 0, 60, 8], [1, 3, 1, 50.4, 7], [0, -5, 2, 30, 5], [1, 20, 0, 26, 8.0]], dtype=torch.float64
+    )
+    ours, expected = bind(roi_pool, rois, (2, 2)), bind(oracle, rois, (2, 2))
+    assert_matches_oracle(ours, expected, (x,), dtype=dtype, device="cpu", backward=True)
+    check_every_cpu_isa(ours, (x,), dtype=dtype)
+
+
+def test_equal_pixels_and_nan_in_long_rows():
+    x = torch.zeros(1, 3, 4, 40)
+    x[0, 1, 2, 17] = float("nan")
+    x[0, 2] = -float("inf")
+    x.requires_grad_()
+    out = roi_pool(x, torch.tensor([[0, 3.0, 1.0, 36.0, 3.0]]), 1)
+    assert out[0, 0] == 0
+    assert torch.isnan(out[0, 1])
+    assert out[0, 2] == -float("inf")
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert grad.nonzero().tolist() == [[0, 0, 1, 3], [0, 1, 2, 17], [0, 2, 1, 3]]
+
+
 def test_pixels_of_a_known_map():
     x = torch.arange(1.0, 17).reshape(1, 1, 4, 4)
     out = roi_pool(x, torch.tensor([[0, 0.4, 0.6, 2.4, 3.4]]), 2)

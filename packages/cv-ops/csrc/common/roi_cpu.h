@@ -148,6 +148,16 @@ inline int64_t spreading_step(int64_t n) {
   return step;
 }
 
+// Elements in the order (N, H, W, C). Fresh memory of ours is on huge pages, which torch's copy has not.
+template <typename T>
+Tensor in_runs(const Tensor& t) {
+  if (has_channels_last_order(t) || !t.is_contiguous()) return channels_last(t);
+  Tensor out = empty_4d(t, t.size(0), t.size(1), t.size(2), t.size(3), t.scalar_type(), true);
+  transpose_batch(out.template mutable_data_ptr<T>(), t.template const_data_ptr<T>(), t.size(0), t.size(1),
+                  t.size(2) * t.size(3));
+  return out;
+}
+
 template <typename T>
 void clear(const Patch<T>& patch, const Params& p) {
   const int64_t pixels = (patch.end - patch.begin) * p.width;
@@ -185,7 +195,7 @@ void add_regions(int64_t count, const Params& p, const MapGrad<T>& to, double wo
     T* at = data + image * p.channels * p.plane() + c * strides.channel + begin * p.width * strides.item;
     return Patch<T>{image, begin, end, c, std::min(cut.block, p.channels - c), at, strides};
   };
-  if (grain >= tasks) {
+  if (grain >= tasks || (!to.runs && torch::stable::get_num_threads() == 1)) {
     std::vector<T> turned(turn ? size : 0);
     T* data = turn ? turned.data() : to.data;
     if (!turn) std::fill_n(data, size, T(0));

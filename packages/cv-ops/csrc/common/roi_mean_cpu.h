@@ -27,6 +27,22 @@ constexpr double kSamplesAtOnce = 1 << 19;  // whose pixels are kept in the back
 // wanted contiguous comes from a turned one likewise. Both measured.
 constexpr double kTurnFrom = 1.2, kTurnGradientFrom = 1.2;
 
+// read(pixel, weight) for what the mean of bin b of a region is the sum of, in the order of samples
+template <typename T, typename Sampler, typename Region, typename F>
+void for_each_read(const Sampler& sampler, const Region& r, int64_t k, int64_t b, F&& read) {
+  const Params& p = sampler.p;
+  const T scale = T(1) / r.count;
+  sampler.for_each_sample(r, k, b / p.pooled_w, b % p.pooled_w, [&](const Tap<T>& y, const Tap<T>& x) {
+    const T above = y.weight_low * scale, below = y.weight_high * scale;
+    const int64_t low = y.low * p.width, high = y.high * p.width;
+    read(low + x.low, above * x.weight_low);
+    if (x.high > x.low) read(low + x.high, above * x.weight_high);
+    if (y.high == y.low) return;
+    read(high + x.low, below * x.weight_low);
+    if (x.high > x.low) read(high + x.high, below * x.weight_high);
+  });
+}
+
 // The bins of one region as pixels and weights.
 template <typename T>
 struct RegionTaps {
@@ -45,29 +61,19 @@ struct RegionTaps {
     count_ = longest = 0;
     if (image < 0) return;
     begin.resize(p.bins() + 1);
-    const T scale = T(1) / r.count;
     const bool merge = r.count > T(1) && p.channels >= kFewChannels;
     if (merge && slots.empty()) slots.assign(p.plane(), -1);
     for (int64_t b = 0; b < p.bins(); ++b) {
       begin[b] = count_;
-      const auto put = [&](int64_t at, T w) {
+      for_each_read<T>(sampler, r, k, b, [&](int64_t at, T w) {
         if (merge && slots[at] >= 0) {
           weight[begin[b] + slots[at]] += w;
           return;
         }
         if (merge) slots[at] = static_cast<int32_t>(count_ - begin[b]);
+        make_room();
         pixel[count_] = static_cast<int32_t>(at);
         weight[count_++] = w;
-      };
-      sampler.for_each_sample(r, k, b / p.pooled_w, b % p.pooled_w, [&](const Tap<T>& y, const Tap<T>& x) {
-        make_room(4);
-        const T above = y.weight_low * scale, below = y.weight_high * scale;
-        const int64_t low = y.low * p.width, high = y.high * p.width;
-        put(low + x.low, above * x.weight_low);
-        if (x.high > x.low) put(low + x.high, above * x.weight_high);
-        if (y.high == y.low) return;
-        put(high + x.low, below * x.weight_low);
-        if (x.high > x.low) put(high + x.high, below * x.weight_high);
       });
       for (int64_t e = begin[b]; merge && e < count_; ++e) slots[pixel[e]] = -1;
       longest = std::max(longest, count_ - begin[b]);
@@ -78,10 +84,10 @@ struct RegionTaps {
  private:
   int64_t count_ = 0;
 
-  void make_room(int64_t more) {
-    if (count_ + more <= static_cast<int64_t>(pixel.size())) return;
-    pixel.resize(2 * (count_ + more));
-    weight.resize(2 * (count_ + more));
+  void make_room() {
+    if (count_ < static_cast<int64_t>(pixel.size())) return;
+    pixel.resize(2 * count_ + 64);
+    weight.resize(2 * count_ + 64);
   }
 };
 
@@ -177,6 +183,62 @@ void mean_gathered(const T* x, const Sampler& sampler, int64_t count, double wor
   });
 }
 
+// Fewer than kFewChannels channels, wherever they lie: sums are made while sampling, a list would be more work.
+template <typename T, typename Sampler>
+void mean_of_few(const T* x, const Sampler& sampler, int64_t count, double work, T* out, bool nhwc) {
+  const Params& p = sampler.p;
+  const int64_t size = p.channels * p.bins();
+  const Strides in = Strides::of(nhwc, p.channels, p.plane()), to = Strides::of(nhwc, p.channels, p.bins());
+  parallel_for(0, count, grain_of_tasks(4 * work, count), [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const auto r = sampler.region(k);
+      T* at = out + k * size;
+      if (r.image < 0) {
+        std::fill_n(at, size, std::numeric_limits<T>::quiet_NaN());
+        continue;
+      }
+      const T* image = x + r.image * p.plane() * p.channels;
+      for (int64_t b = 0; b < p.bins(); ++b) {
+        if (p.channels == 1) {
+          T only = T(0);
+          for_each_read<T>(sampler, r, k, b, [&](int64_t pixel, T weight) { only += weight * image[pixel]; });
+          at[b] = only;
+          continue;
+        }
+        T sum[kFewChannels] = {};
+        for_each_read<T>(sampler, r, k, b, [&](int64_t pixel, T weight) {
+          for (int64_t c = 0; c < p.channels; ++c) sum[c] += weight * image[pixel * in.item + c * in.channel];
+        });
+        for (int64_t c = 0; c < p.channels; ++c) at[b * to.item + c * to.channel] = sum[c];
+      }
+    }
+  });
+}
+
+// The gradient of the same, on one thread. grad like out above; `to`, like x, is zero before.
+template <typename T, typename Sampler>
+void spread_of_few(const T* grad, const Sampler& sampler, int64_t count, bool nhwc, T* to, bool nhwc_input) {
+  const Params& p = sampler.p;
+  const Strides in = Strides::of(nhwc_input, p.channels, p.plane()), from = Strides::of(nhwc, p.channels, p.bins());
+  for (int64_t k = 0; k < count; ++k) {
+    const auto r = sampler.region(k);
+    if (r.image < 0) continue;
+    const T* of_bins = grad + k * p.channels * p.bins();
+    T* image = to + r.image * p.plane() * p.channels;
+    for (int64_t b = 0; b < p.bins(); ++b) {
+      if (p.channels == 1) {
+        const T g = of_bins[b];
+        for_each_read<T>(sampler, r, k, b, [&](int64_t pixel, T weight) { image[pixel] += weight * g; });
+        continue;
+      }
+      for_each_read<T>(sampler, r, k, b, [&](int64_t pixel, T weight) {
+        for (int64_t c = 0; c < p.channels; ++c)
+          image[pixel * in.item + c * in.channel] += weight * of_bins[b * from.item + c * from.channel];
+      });
+    }
+  }
+}
+
 // Samples of one region inside the map, roughly.
 template <typename Sampler>
 double samples_of(const Sampler& sampler, int64_t k) {
@@ -217,7 +279,8 @@ Tensor mean_cpu(const Tensor& input, const Sampler& sampler, int64_t count) {
     mean_channels_last(x.const_data_ptr<T>(), sampler, count, work, to, nhwc);
   } else {
     const Tensor x = nhwc ? to_opmath(input) : as_contiguous(to_opmath(input));
-    mean_gathered(x.const_data_ptr<T>(), sampler, count, work, to, nhwc);
+    const auto mean = p.channels < kFewChannels ? mean_of_few<T, Sampler> : mean_gathered<T, Sampler>;
+    mean(x.const_data_ptr<T>(), sampler, count, work, to, nhwc);
   }
   return out;
 }
@@ -293,11 +356,18 @@ Tensor mean_backward_cpu(const Tensor& grad, const Sampler& sampler, bool channe
                                channels_last_input);
   if (grad_input.numel() == 0) return grad_input;
   if (grad.numel() == 0) return zero_(grad_input);
-  const Tensor g = runs ? channels_last_cpu<T>(to_opmath(grad))
+  const Tensor g = runs ? in_runs<T>(to_opmath(grad))
                         : is_channels_last(grad) ? to_opmath(grad) : as_contiguous(to_opmath(grad));
   const bool nhwc = runs || is_channels_last(g);
   const T* out_grad = g.template const_data_ptr<T>();
   const Strides from = Strides::of(nhwc, p.channels, p.bins());
+  T* to = grad_input.template mutable_data_ptr<T>();
+  const bool few = p.channels < kFewChannels;
+  if (few && (work + static_cast<double>(grad_input.numel()) < 16384 || torch::stable::get_num_threads() == 1)) {
+    std::fill_n(to, grad_input.numel(), T(0));
+    spread_of_few(out_grad, sampler, count, nhwc, to, channels_last_input);
+    return grad_input;
+  }
   const auto batch_end = [&](int64_t first) {
     double samples = samples_of(sampler, first);
     while (++first < count && (samples += samples_of(sampler, first)) <= kSamplesAtOnce) {
@@ -310,17 +380,18 @@ Tensor mean_backward_cpu(const Tensor& grad, const Sampler& sampler, bool channe
   const auto new_adder = [&] {
     return [&](const GradientTaps<T>& r, int64_t k, const Patch<T>& patch) {
       const T* of_bins = out_grad + k * p.channels * p.bins();
-      vectorized([&] {
-        if (runs) return spread_taps(r, of_bins, p, patch);
+      const auto scatter = [&] {
         for_each_lanes(patch.c, patch.c + patch.count, [&](auto n, int64_t c) {
           scatter_taps<n()>(r, of_bins + c * from.channel, from, p, patch,
                             patch.data + (c - patch.c) * patch.strides.channel);
         });
-      });
+      };
+      if (few) return scatter();  // rounds as spread_of_few does
+      vectorized([&] { runs ? spread_taps(r, of_bins, p, patch) : scatter(); });
     };
   };
-  const MapGrad<T> to{grad_input.template mutable_data_ptr<T>(), channels_last_input, runs};
-  add_regions<GradientTaps<T>>(count, p, to, work, batch_end, new_maker, new_adder);
+  const MapGrad<T> map{to, channels_last_input, runs};
+  add_regions<GradientTaps<T>>(count, p, map, work, batch_end, new_maker, new_adder);
   return grad_input;
 }
 

@@ -98,6 +98,43 @@ CV_HD void greatest_of_bin(const BinSamples<T>& bin, const T* image, const Strid
     greatest<T, 1>(bin.samples.data(), count, bin.zero, image + c * in.channel, out + c, code + c);
 }
 
+// The greatest sample of each bin of a region, for fewer than kFewChannels channels: without a list of samples.
+template <typename T>
+void greatest_of_few(const Region<T>& r, const T* image, const Strides& in, const Params& p, const Strides& to, T* out,
+                     int32_t* codes) {
+  for (int64_t b = 0; b < p.bins(); ++b) {
+    const int64_t ph = b / p.pooled_w, pw = b % p.pooled_w;
+    const SampleRange ry = samples_inside(r.y, ph), rx = samples_inside(r.x, pw);
+    T best[roi::kFewChannels];
+    int32_t which[roi::kFewChannels], inside = 0;
+    std::fill_n(best, roi::kFewChannels, -std::numeric_limits<T>::infinity());
+    std::fill_n(which, roi::kFewChannels, -1);
+    roi::for_each_tap(r.y, ph, [&](int32_t sy, const Tap<T>& y) {
+      const T *above = image + y.low * p.width * in.item, *below = image + y.high * p.width * in.item;
+      roi::for_each_tap(r.x, pw, [&](int32_t sx, const Tap<T>& x) {
+        const int64_t left = x.low * in.item, right = x.high * in.item;
+        const T w0 = y.weight_low * x.weight_low, w1 = y.weight_low * x.weight_high;
+        const T w2 = y.weight_high * x.weight_low, w3 = y.weight_high * x.weight_high;
+        const int32_t code = encode_sample(sy, sx, ry, rx);
+        for (int64_t c = 0; c < p.channels; ++c) {
+          const int64_t at = c * in.channel;
+          const T v = w0 * above[left + at] + w1 * above[right + at] + w2 * below[left + at] + w3 * below[right + at];
+          const bool take = (v > best[c]) | (v != v);  // NaN is taken, and then kept
+          best[c] = take ? v : best[c];
+          which[c] = take ? code : which[c];
+        }
+        ++inside;
+      });
+    });
+    const bool zero = inside == 0 || T(inside) < r.x.grid * r.y.grid;  // takes part, before all others
+    for (int64_t c = 0; c < p.channels; ++c) {
+      const bool none = zero && best[c] <= T(0);
+      out[b * to.item + c * to.channel] = none ? T(0) : best[c];
+      codes[b * to.item + c * to.channel] = none ? -1 : which[c];
+    }
+  }
+}
+
 // x in the layout `last` says, out and codes in that of `nhwc`
 template <typename T>
 void max_pool(const T* x, bool last, const T* rois, int64_t count, const Params& p, T* out, int32_t* codes,
@@ -105,8 +142,9 @@ void max_pool(const T* x, bool last, const T* rois, int64_t count, const Params&
   const Strides in = Strides::of(last, p.channels, p.plane());
   parallel_for(0, count, roi::grain_of_regions(p, p.channels), [&](int64_t begin, int64_t end) {
     BinSamples<T> bin;
-    std::vector<T> best(p.bins() * p.channels);
-    std::vector<int32_t> code(p.bins() * p.channels);
+    const bool few = p.channels < roi::kFewChannels;
+    std::vector<T> best(few ? 0 : p.bins() * p.channels);
+    std::vector<int32_t> code(best.size());
     for (int64_t k = begin; k < end; ++k) {
       const Region<T> r = make_region(rois + 5 * k, p);
       T* to = out + k * p.channels * p.bins();
@@ -117,6 +155,10 @@ void max_pool(const T* x, bool last, const T* rois, int64_t count, const Params&
         continue;
       }
       const T* image = x + r.image * p.plane() * p.channels;
+      if (few) {
+        greatest_of_few(r, image, in, p, Strides::of(nhwc, p.channels, p.bins()), to, code_to);
+        continue;
+      }
       T* bins_first = nhwc ? to : best.data();
       int32_t* codes_first = nhwc ? code_to : code.data();
       for (int64_t b = 0; b < p.bins(); ++b) {
@@ -133,6 +175,23 @@ void max_pool(const T* x, bool last, const T* rois, int64_t count, const Params&
   });
 }
 
+// The gradient of one bin, for so few channels that each one's sample is found again by itself
+template <typename T>
+void spread_few(const T* grad, const int32_t* codes, int64_t k, int64_t b, const Region<T>& r, const Params& p,
+                bool nhwc, const Strides& in, T* image) {
+  const Strides from = Strides::of(nhwc, p.channels, p.bins());
+  for (int64_t c = 0; c < p.channels; ++c) {
+    const int64_t at = k * p.channels * p.bins() + b * from.item + c * from.channel;
+    Tap<T> y, x;
+    if (!decode_sample(codes[at], r, b / p.pooled_w, b % p.pooled_w, y, x)) continue;
+    T *above = image + y.low * p.width * in.item + c * in.channel, *below = above + (y.high - y.low) * p.width * in.item;
+    above[x.low * in.item] += y.weight_low * x.weight_low * grad[at];
+    above[x.high * in.item] += y.weight_low * x.weight_high * grad[at];
+    below[x.low * in.item] += y.weight_high * x.weight_low * grad[at];
+    below[x.high * in.item] += y.weight_high * x.weight_high * grad[at];
+  }
+}
+
 // grad_input in the layout `channels_last` says, zero before; grad and codes in that of `nhwc`
 template <typename T>
 void max_spread(const T* grad, const int32_t* codes, const T* rois, int64_t count, const Params& p, T* grad_input,
@@ -147,6 +206,10 @@ void max_spread(const T* grad, const int32_t* codes, const T* rois, int64_t coun
       if (r.image < 0) continue;
       T* image = grad_input + r.image * p.plane() * p.channels;
       for (int64_t b = 0; b < p.bins(); ++b) {
+        if (p.channels < roi::kFewChannels) {
+          spread_few(grad, codes, k, b, r, p, nhwc, in, image);
+          continue;
+        }
         bin.build(r, b, p, in);
         const auto samples = static_cast<int32_t>(bin.samples.size());
         const int64_t at = k * p.channels * p.bins() + (nhwc ? b * p.channels : b), step = nhwc ? 1 : p.bins();

@@ -210,6 +210,47 @@ void pool_planes(const T* x, const T* rois, int64_t count, const Params& p, doub
   });
 }
 
+// The same for one plane, whose rows are at least a vector of so many bytes long: the greatest value, and then the
+// first pixel that has it. False where a pixel is NaN.
+template <int32_t Bytes, typename T>
+CV_HD bool greatest_in_rows(const T* from, int32_t width, Span y, Span x, T* out, int32_t* index) {
+  constexpr int32_t lanes = Bytes / sizeof(T);
+  typedef T Values __attribute__((vector_size(Bytes)));
+  const int32_t length = x.end - x.begin;
+  Values best, v;
+  std::memcpy(&best, from, sizeof best);
+  auto ordered = best == best;
+  for (int32_t row = 0; row < y.end - y.begin; ++row) {
+    for (int32_t i = 0; i < length; i += lanes) {
+      std::memcpy(&v, from + row * static_cast<int64_t>(width) + std::min(i, length - lanes), sizeof v);
+      best = v > best ? v : best;
+      ordered &= v == v;
+    }
+  }
+  T greatest = best[0];
+  bool all = true;
+  for (int32_t i = 0; i < lanes; ++i) {
+    greatest = best[i] > greatest ? best[i] : greatest;
+    all &= ordered[i] != 0;
+  }
+  for (int32_t row = y.begin; all && row < y.end; ++row, from += width) {
+    for (int32_t i = 0; i < length; ++i) {
+      if (from[i] != greatest) continue;
+      *out = from[i];
+      *index = row * width + x.begin + i;
+      return true;
+    }
+  }
+  return false;
+}
+
+template <typename T>
+CV_HD bool greatest_of_plane(const T* from, int32_t width, Span y, Span x, T* out, int32_t* index) {
+  const int64_t bytes = (x.end - x.begin) * static_cast<int64_t>(sizeof(T));
+  if (bytes >= 32) return greatest_in_rows<32>(from, width, y, x, out, index);
+  return bytes >= 16 && greatest_in_rows<16>(from, width, y, x, out, index);
+}
+
 // A few channels, wherever they lie. x (N, C, H, W) and out, argmax (K, C, bins), or x (N, H, W, C) and (K, bins, C)
 // if nhwc.
 template <typename T>
@@ -235,8 +276,11 @@ void pool_few(const T* x, const T* rois, int64_t count, const Params& p, double 
           if (ys.empty() || xs.empty()) continue;
           const T* from = image + (ys.begin * p.width + xs.begin) * in.item;
           int64_t at = k * size + (ph * p.pooled_w + pw) * to.item;
-          for (int64_t c = 0; c < p.channels; ++c, at += to.channel, from += in.channel)
-            greatest<T, 1>(from, in.item, in.item * p.width, width, ys, xs, false, out + at, argmax + at);
+          vectorized([&] {
+            for (int64_t c = 0; c < p.channels; ++c, at += to.channel, from += in.channel)
+              if (in.item != 1 || !greatest_of_plane(from, width, ys, xs, out + at, argmax + at))
+                greatest<T, 1>(from, in.item, in.item * p.width, width, ys, xs, false, out + at, argmax + at);
+          });
         }
       }
     }

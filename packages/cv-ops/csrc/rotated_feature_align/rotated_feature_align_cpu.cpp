@@ -103,7 +103,7 @@ Tensor map_of(const Tensor& given, const Params& p, const Tensor& boxes, F&& fil
   dispatch_float_double(acc, "rotated_feature_align", [&](auto t) {
     using T = typename decltype(t)::type;
     if (out.numel() == 0) return;
-    const Tensor x = channels_last(to_opmath(given));
+    const Tensor x = channels_last_cpu<T>(to_opmath(given));
     fill(x.const_data_ptr<T>(), at.const_data_ptr<T>(), out.mutable_data_ptr<T>());
   });
   return roi::hand_back(out, given.scalar_type(), is_channels_last(given));

@@ -231,21 +231,42 @@ class SimpleRoIAlign(nn.Module):
         check_map_and_rois(features, rois, 5, self.spatial_scale)
         grid = generate_grid(len(rois), self.output_size, rois.device).to(rois.dtype)
         points = rel_roi_point_to_rel_img_point(rois, grid, features, self.spatial_scale).to(features.dtype)
-        out = features.new_zeros((len(rois), features.shape[1], grid.shape[1]))
-        out = out + features[:0].sum()  # backward runs, and gives zeros, where no image is named
-        for image in _images(rois, features.shape[0]):
-            mine = (rois[:, 0] == image).nonzero()[:, 0]
-            sampled = point_sample(features[image, None], points[mine][None], align_corners=not self.aligned)
-            out = out.index_copy(0, mine, sampled[0].transpose(0, 1))
+        sample = _sample_traced if torch.compiler.is_compiling() else _sample_regions
+        out = sample(features, rois.detach()[:, 0], points, not self.aligned)
         return out.reshape(len(rois), features.shape[1], *self.output_size)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, aligned={self.aligned}"
 
 
-def _images(rois: Tensor, count: int) -> list[int]:
-    """The images that ``rois`` name; all of them while tracing, which must not look at data."""
-    if torch.compiler.is_compiling():
-        return list(range(count))
-    named = torch.unique(rois.detach()[:, 0]).tolist()
-    return [int(image) for image in named if 0 <= image < count and image % 1 == 0]
+def _sample_regions(features: Tensor, image: Tensor, points: Tensor, align_corners: bool) -> Tensor:
+    """``points`` (K, P, 2) of the images that ``image`` (K,) names, as (K, C, P), one call for each image."""
+    named, lengths = torch.unique_consecutive(image, return_counts=True)
+    images = named.tolist()
+    if len(set(images)) < len(images):
+        order = image.argsort(stable=True)
+        out = _sample_regions(features, image[order], points[order], align_corners)
+        return torch.empty_like(out).index_copy_(0, order, out)
+    parts = []
+    for index, part in zip(images, torch.split(points, lengths.tolist()), strict=True):
+        if 0 <= index < len(features) and index % 1 == 0:
+            at = int(index)
+            sampled = point_sample(features[at : at + 1], part[None], align_corners=align_corners)[0]
+            parts.append(sampled.transpose(0, 1))
+        else:  # zeros, through which backward runs
+            none = features[:0].sum()
+            parts.append(none.expand(len(part), features.shape[1], part.shape[1]))
+    if not parts:
+        return features.new_zeros(0, features.shape[1], points.shape[1]) + features[:0].sum()
+    return torch.cat(parts)
+
+
+def _sample_traced(features: Tensor, image: Tensor, points: Tensor, align_corners: bool) -> Tensor:
+    """The same without a look at data: every image is asked for the points of all regions on it."""
+    out = features.new_zeros((len(image), features.shape[1], points.shape[1]))
+    out = out + features[:0].sum()  # backward runs, and gives zeros, where no image is named
+    for index in range(len(features)):
+        mine = (image == index).nonzero()[:, 0]
+        sampled = point_sample(features[index, None], points[mine][None], align_corners=align_corners)
+        out = out.index_copy(0, mine, sampled[0].transpose(0, 1))
+    return out
