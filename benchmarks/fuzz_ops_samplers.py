@@ -131,6 +131,20 @@ def _nms_match(chance: random.Random) -> Call:
     return ops.nms_match, [torch.cat([b, torch.rand(len(b), 1)], 1), 0.5]
 
 
+def _boxes_in_space(chance: random.Random) -> Tensor:
+    return torch.rand(chance.randrange(0, 12), 7) * 10
+
+
+def _boxes_iou3d(chance: random.Random) -> Call:
+    return ops.boxes_iou3d, [_boxes_in_space(chance), _boxes_in_space(chance)]
+
+
+def _nms_bev(chance: random.Random) -> Call:
+    b = _boxes_in_space(chance)[:, :5]
+    sizes = [chance.choice([None, 3]), chance.choice([None, 3])]
+    return ops.nms_bev, [b, torch.rand(len(b)), 0.5, *sizes]
+
+
 def _nms_quadri(chance: random.Random) -> Call:
     b = quadrilaterals(chance)
     labels = chance.choice([None, torch.randint(0, 3, (len(b),))])
@@ -415,6 +429,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "border_align": _border_align,
     "box_iou_quadri": _box_iou_quadri,
     "box_iou_rotated": _pair_of_rotated,
+    "boxes_iou3d": _boxes_iou3d,
     "batched_nms of rotated": _batched_rotated,
     "carafe": _carafe(ops.carafe),
     "carafe_naive": _carafe(ops.carafe_naive),
@@ -433,6 +448,7 @@ FUNCTIONS: dict[str, Sampler] = {
     "modulated_deform_conv2d": _modulated,
     "multi_scale_deformable_attn": _attention,
     "nms": _nms,
+    "nms_bev": _nms_bev,
     "nms_match": _nms_match,
     "nms_quadri": _nms_quadri,
     "nms_rotated": _nms_rotated,

@@ -3,8 +3,8 @@
 A quadrilateral is its four corners ``(x1, y1, ..., x4, y4)`` along the outline, in either direction. It need
 not be convex, but must not cross itself. Areas are exact up to rounding, identical and touching outlines
 included (``csrc/common/polygon.h`` has the derivation). One without area overlaps by 0; one with a number
-that is not finite gives NaN. Deterministic. On the CPU everything is computed in float64; on CUDA in the dtype
-of the boxes, half types in float32.
+that is not finite gives NaN. Deterministic. On the CPU everything is computed in float64; on CUDA in the
+dtype of the boxes, half types in float32.
 """
 
 from __future__ import annotations
