@@ -366,11 +366,15 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor
   const Params p = make_params(value, shapes, starts, locations, weights);
   check_grad(grad, value, p);
   const ScalarType acc = opmath_dtype(value.scalar_type());
-  const auto zeros_like = [&](const Tensor& t, bool wanted) {
-    return wanted ? Tensor(torch::stable::new_zeros(t, t.sizes(), acc)) : empty_beside(t, {0}, acc);
+  const auto empty_like = [&](const Tensor& t, bool wanted, std::initializer_list<int64_t> sizes) {
+    return wanted ? empty_beside(t, sizes, acc) : empty_beside(t, {0}, acc);
   };
-  const Tensor grad_value = zeros_like(value, want_value), grad_locations = zeros_like(locations, want_samples),
-               grad_weights = zeros_like(weights, want_samples);
+  const Tensor grad_value = empty_like(value, want_value, {p.batch, p.keys, p.heads, p.channels}),
+               grad_locations = empty_like(locations, want_samples,
+                                           {p.batch, p.queries, p.heads, p.levels, p.points, 2}),
+               grad_weights = empty_like(weights, want_samples, {p.batch, p.queries, p.heads, p.levels, p.points});
+  zero_(grad_value);
+  if (is_empty(p)) zero_(grad_locations), zero_(grad_weights);
   dispatch_float_double(acc, "multi_scale_deform_attn_backward", [&](auto t) {
     using T = typename decltype(t)::type;
     const SampleLevels<T> levels = read_levels<T>(shapes, starts, p);
