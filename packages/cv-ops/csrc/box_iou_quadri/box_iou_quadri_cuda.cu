@@ -34,22 +34,27 @@ Tensor prepared(const Tensor& corners, cudaStream_t stream) {
   return out;
 }
 
+template <bool kForeground, typename T>
+void launch(const Tensor& bboxes1, const Tensor& bboxes2, bool aligned, const Tensor& out, cudaStream_t stream) {
+  using A = opmath_t<T>;
+  const Tensor a = prepared<T>(bboxes1, stream), b = prepared<T>(bboxes2, stream);
+  const auto* rows = reinterpret_cast<const Quadrilateral<A>*>(a.const_data_ptr<A>());
+  const auto* columns = reinterpret_cast<const Quadrilateral<A>*>(b.const_data_ptr<A>());
+  const int64_t total = out.numel();
+  pair_kernel<kForeground, T, A><<<blocks_for(total), kThreads, 0, stream>>>(rows, columns, bboxes2.size(0), total,
+                                                                             aligned, out.mutable_data_ptr<T>());
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
 Tensor box_iou_quadri_cuda(const Tensor& bboxes1, const Tensor& bboxes2, bool foreground, bool aligned) {
   check_box_sets("box_iou_quadri", 8, bboxes1, bboxes2, aligned);
   const CudaScope scope(bboxes1);
   const Tensor a = as_contiguous(bboxes1), b = as_contiguous(bboxes2);
   const Tensor out = new_overlaps(a, b, aligned);
-  const int64_t total = out.numel();
-  if (total == 0) return out;
+  if (out.numel() == 0) return out;
   dispatch_float(a.scalar_type(), "box_iou_quadri", [&](auto t) {
     using T = typename decltype(t)::type;
-    using A = opmath_t<T>;
-    const Tensor rows = prepared<T>(a, scope.stream), columns = prepared<T>(b, scope.stream);
-    (foreground ? pair_kernel<true, T, A> : pair_kernel<false, T, A>)<<<blocks_for(total), kThreads, 0, scope.stream>>>(
-        reinterpret_cast<const Quadrilateral<A>*>(rows.const_data_ptr<A>()),
-        reinterpret_cast<const Quadrilateral<A>*>(columns.const_data_ptr<A>()), b.size(0), total, aligned,
-        out.mutable_data_ptr<T>());
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    (foreground ? launch<true, T> : launch<false, T>)(a, b, aligned, out, scope.stream);
   });
   return out;
 }
