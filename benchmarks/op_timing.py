@@ -18,6 +18,7 @@ import contextlib
 import functools
 import statistics
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,11 @@ class OperatorReport:
 
 
 def compare_threads(report: Report, case: str, call: Call) -> None:
-    """A row of ``call`` on the threads of ``report`` and on one; a short call is left out."""
+    """A row of ``call`` on the threads of ``report`` and on one; a short call is left out.
+
+    ``by_processor_time`` in the row is what would be gained if every thread had a core of its own: the time
+    of one thread over that of the busiest. It leaves out what the machine does beside, and waiting.
+    """
     assert report.threads is not None
     if measure(call, seconds=0.01, rounds=3) < SHORT:
         return
@@ -141,8 +146,28 @@ def compare_threads(report: Report, case: str, call: Call) -> None:
 
     names = {f"{threads} threads": threads for threads in (report.threads, 1)}
     calls = {name: functools.partial(run, threads) for name, threads in names.items()}
-    report.compare(case, calls, seconds=0.25)
+    times = report.compare(case, calls, seconds=0.25)
+    if sys.platform == "linux":
+        busiest, alone = (busiest_thread(calls[name], times[name]) for name in names)
+        report.rows[-1]["by_processor_time"] = alone / busiest
+        print(f"    by processor time {alone / busiest:.2f}x", flush=True)
     torch.set_num_threads(report.threads)
+
+
+def busiest_thread(call: Call, seconds: float) -> float:
+    """Processor seconds of the thread that works longest in ``call``, which takes ``seconds``; the median."""
+    samples = []
+    for _ in range(max(5, min(40, int(0.1 / seconds)))):
+        before = thread_times()
+        call()
+        samples.append(max(spent - before.get(tid, 0.0) for tid, spent in thread_times().items()))
+    return statistics.median(samples)
+
+
+def thread_times() -> dict[int, float]:
+    """Processor seconds of each thread of this process, by its number."""
+    threads = [int(path.name) for path in Path("/proc/self/task").iterdir()]
+    return {tid: time.clock_gettime((~tid << 3) | 6) for tid in threads}  # the clock of a thread on Linux
 
 
 def forward_and_backward(call: Call, *inputs: torch.Tensor) -> Call:
