@@ -32,9 +32,9 @@ def check(boxes: Tensor, scores: Tensor, width: int = 4, name: str = "boxes") ->
         raise ValueError(f"scores must be on {boxes.device} as {name} is, got {scores.device}")
 
 
-def check_threshold(iou_threshold: float) -> None:
+def check_threshold(iou_threshold: float, name: str = "iou_threshold") -> None:
     if not iou_threshold >= 0:
-        raise ValueError(f"iou_threshold must not be negative, got {iou_threshold}")
+        raise ValueError(f"{name} must not be negative, got {iou_threshold}")
 
 
 def check_offset(offset: int) -> None:
@@ -62,8 +62,14 @@ def group_ids(labels: Tensor, boxes: Tensor, name: str) -> Tensor:
     return labels.to(device=boxes.device, dtype=torch.int64)
 
 
+def fake_of_kept(boxes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """For operators ``(boxes, scores, …) -> (kept boxes with scores, indices)``; only data tells how many."""
+    k = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty(k, boxes.shape[1] + 1), boxes.new_empty(k, dtype=torch.int64)
+
+
 def save_kept(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    """For operators ``(boxes, scores, …) -> (kept boxes with scores, indices)``."""
+    """For the same operators."""
     ctx.save_for_backward(output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.count = inputs[0].shape[0]

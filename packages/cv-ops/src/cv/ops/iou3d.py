@@ -202,8 +202,7 @@ def _checked(
     check_tensors(boxes=boxes, scores=scores)
     boxes, scores = rows_of(boxes.detach(), columns, "boxes"), scores.detach()
     inputs.check(boxes, scores, columns)
-    if not threshold >= 0:
-        raise ValueError(f"{name} must not be negative, got {threshold}")
+    inputs.check_threshold(threshold, name)
     return _wide(boxes), scores
 
 

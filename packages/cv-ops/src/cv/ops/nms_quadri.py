@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -89,15 +88,10 @@ def _check(dets: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: f
     inputs.check_threshold(iou_threshold)
 
 
-def _fake(dets: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    k = torch.library.get_ctx().new_dynamic_size()
-    return dets.new_empty(k, 9), dets.new_empty(k, dtype=torch.int64)
-
-
 _call = register(
     _op,
     check=_check,
-    fake=_fake,
+    fake=inputs.fake_of_kept,
     setup_context=inputs.save_kept,
     backward=inputs.gradient_of_kept,
 )

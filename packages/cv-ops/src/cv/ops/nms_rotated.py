@@ -107,22 +107,10 @@ def _check(dets: Tensor, scores: Tensor, groups: Tensor | None, iou_threshold: f
     inputs.check_threshold(iou_threshold)
 
 
-def _fake(
-    dets: Tensor,
-    scores: Tensor,
-    groups: Tensor | None,
-    iou_threshold: float,
-    score_threshold: float,
-    max_num: int,
-) -> tuple[Tensor, Tensor]:
-    k = torch.library.get_ctx().new_dynamic_size()
-    return dets.new_empty(k, 6), dets.new_empty(k, dtype=torch.int64)
-
-
 _call = register(
     _op,
     check=_check,
-    fake=_fake,
+    fake=inputs.fake_of_kept,
     setup_context=inputs.save_kept,
     backward=inputs.gradient_of_kept,
 )

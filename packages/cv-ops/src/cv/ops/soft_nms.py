@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any, Literal, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -131,18 +130,4 @@ def _check(
         raise ValueError(f"sigma must be positive, got {sigma}")
 
 
-def _fake(
-    boxes: Tensor,
-    scores: Tensor,
-    groups: Tensor | None,
-    iou_threshold: float,
-    sigma: float,
-    min_score: float,
-    method: int,
-    offset: int,
-) -> tuple[Tensor, Tensor]:
-    k = torch.library.get_ctx().new_dynamic_size()
-    return boxes.new_empty(k, 5), boxes.new_empty(k, dtype=torch.int64)
-
-
-_call = register(_op, check=_check, fake=_fake, differentiable=False)
+_call = register(_op, check=_check, fake=inputs.fake_of_kept, differentiable=False)
